@@ -1,0 +1,57 @@
+# Every target works as the first command in a fresh clone: it makes .venv and installs what it needs.
+# Needs: Python 3.11+, pip, make, git.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+FILE ?=
+
+.PHONY: help demo up down test lint types imports unit clean
+
+help: ## show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+# Debian ships Python without ensurepip unless python3-venv is installed; virtualenv through pip does without it.
+$(BIN)/python:
+	@$(PYTHON) -m venv $(VENV) 2>/dev/null || { \
+	  rm -rf $(VENV) .bootstrap; \
+	  $(PYTHON) -m pip install --quiet --disable-pip-version-check --target .bootstrap virtualenv; \
+	  PYTHONPATH=.bootstrap $(PYTHON) -m virtualenv --quiet $(VENV); }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	@echo "installing torpor into $(VENV)" >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml $(VENV)/.installed
+	@echo "installing test and lint tools into $(VENV)" >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev
+	@touch $@
+
+demo: $(VENV)/.installed ## watch a service sleep, wake, scale and split; ends by itself
+	@$(BIN)/torpor demo
+
+up: $(VENV)/.installed ## start the platform here (Ctrl-C stops it); FILE=manifest.yaml applies one
+	@$(BIN)/torpor up --images examples/images.yaml $(if $(FILE),-f $(FILE))
+
+down: $(VENV)/.installed ## remove the platform's state
+	@$(BIN)/torpor down
+
+test: $(VENV)/.dev ## lint, types, import contracts and every test: what CI runs
+	@$(BIN)/nox --no-venv --error-on-missing-interpreters -s lint types imports test
+
+lint: $(VENV)/.dev ## ruff
+	@$(BIN)/nox --no-venv -s lint
+
+types: $(VENV)/.dev ## mypy --strict
+	@$(BIN)/nox --no-venv -s types
+
+imports: $(VENV)/.dev ## import contracts
+	@$(BIN)/nox --no-venv -s imports
+
+unit: $(VENV)/.dev ## the fast tests only
+	@$(BIN)/python -m pytest -q tests/unit tests/property
+
+clean: ## remove the virtual environment and caches
+	@rm -rf $(VENV) .bootstrap .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Ingress and activator in one proxy: routes, buffers while a revision wakes, picks a pod, reports stats."""

@@ -1,0 +1,1 @@
+"""Serving reconcilers: service, configuration, revision, route, labeler, serverlessservice."""

@@ -1,0 +1,1 @@
+"""Pure functions from a parent object to the manifest of a child."""

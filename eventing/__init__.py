@@ -1,0 +1,1 @@
+"""Brokers, triggers, channels, flows, sources and sinks."""

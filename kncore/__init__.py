@@ -1,0 +1,1 @@
+"""The foundation shared by every component; imports none of them."""

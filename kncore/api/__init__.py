@@ -1,0 +1,1 @@
+"""API groups as values: keys, names, defaults, validation, conditions, CRD schemas."""

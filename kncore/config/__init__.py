@@ -1,0 +1,1 @@
+"""One module per ConfigMap: text in, frozen dataclass out."""

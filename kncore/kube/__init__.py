@@ -1,0 +1,1 @@
+"""Talking to a Kubernetes API server: client, informer, workqueue, reconcile loop."""

@@ -1,0 +1,1 @@
+"""Bytes on sockets: HTTP codec, upstream pool, servers, probes."""

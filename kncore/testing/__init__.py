@@ -1,0 +1,1 @@
+"""Fakes that are tested against the real thing: clock, Kubernetes client, upstream, raw sockets."""

@@ -1,0 +1,1 @@
+"""Typer commands: they print, they never decide."""

@@ -1,0 +1,1 @@
+"""The platform on one machine: API server, workload controllers, node."""

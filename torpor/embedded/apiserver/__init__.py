@@ -1,0 +1,1 @@
+"""A Kubernetes API server small enough to start in a second, real enough for kubectl."""
