@@ -11,10 +11,11 @@ reconciler (`controller.route`) supplies lookups and acts on the result. Source 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from controller.rollout import ConfigurationRollout, Rollout, Share
 from kncore.api import keys, meta
 from kncore.api.meta import Obj
 
-__all__ = ["Assignment", "Lookup", "Problem", "Target", "protocol", "resolve", "status_traffic"]
+__all__ = ["Assignment", "Lookup", "Problem", "Target", "goal", "protocol", "resolve", "status_traffic"]
 
 
 Lookup = Callable[[str], Obj | None]
@@ -78,25 +79,57 @@ def protocol(revision: Obj) -> str:
     return "http1"
 
 
-def status_traffic(
-    entries: Sequence[Target],
-    url: Callable[[str], str],
-    shares: Callable[[Target], Sequence[tuple[str, int]]] | None = None,
-) -> list[Obj]:
-    """`status.traffic` for `entries`.
+def status_traffic(entries: Sequence[Target], rollout: Rollout, url: Callable[[str], str]) -> list[Obj]:
+    """`status.traffic`: the entries, those in the middle of a rollout shown per revision.
+
+    Several entries may follow one Configuration; they then share out its revisions in order, so that the percents of
+    each entry and of each revision stay what they are.
 
     Args:
         url: URL of a tag; called for tagged entries only.
-        shares: (revision, percent) pairs an entry is split into while a rollout is in progress; None = no rollout.
     """
+    left = {
+        item.configuration: [(share.revision, share.percent) for share in item.revisions]
+        for item in rollout.by_tag("")
+        if not item.done
+    }
     shown: list[Obj] = []
     for entry in entries:
-        for revision, percent in shares(entry) if shares else ((entry.revision, entry.percent),):
+        pool = left.get(entry.configuration) if entry.latest and entry.percent else None
+        pairs = [(entry.revision, entry.percent)] if pool is None else _take(pool, entry.percent)
+        for revision, percent in pairs:
             item: Obj = {"revisionName": revision, "percent": percent, "latestRevision": entry.latest}
             if entry.tag:
                 item |= {"tag": entry.tag, "url": url(entry.tag)}
             shown.append(item)
     return shown
+
+
+def _take(pool: list[tuple[str, int]], percent: int) -> list[tuple[str, int]]:
+    """Remove `percent` from the front of the pool and say which revisions it came from."""
+    taken: list[tuple[str, int]] = []
+    while percent and pool:
+        revision, available = pool[0]
+        part = min(available, percent)
+        taken.append((revision, part))
+        percent -= part
+        pool[:1] = [(revision, available - part)] if available > part else []
+    return taken
+
+
+def goal(groups: Mapping[str, Sequence[Target]]) -> Rollout:
+    """Where rollouts lead: each Configuration followed in a group, with all of its percent on its newest revision."""
+    return Rollout.of(
+        ConfigurationRollout(
+            configuration=target.configuration,
+            tag=tag,
+            percent=target.percent,
+            revisions=(Share(revision=target.revision, percent=target.percent),),
+        )
+        for tag, targets in groups.items()
+        for target in targets
+        if target.latest
+    )
 
 
 class _Resolver:
