@@ -11,19 +11,40 @@ to the caller; what a call is given is not kept. All failures are `kncore.kube.e
 import enum
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, Self, TypeAlias
 
+from kncore.api.meta import Obj
 from kncore.api.resources import Resource
 
-__all__ = ["Client", "EventType", "Obj", "ObjectList", "Patch", "PatchBody", "WatchEvent"]
-
-Obj: TypeAlias = dict[str, Any]
-"""A Kubernetes object, as parsed from JSON."""
+__all__ = ["Client", "EventType", "Key", "Obj", "ObjectList", "Patch", "PatchBody", "WatchEvent"]
 
 PatchBody: TypeAlias = dict[str, Any] | list[dict[str, Any]]
 """A merge, strategic or apply patch (an object), or a JSON patch (a list of operations)."""
 
 EventType: TypeAlias = Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]
+
+
+class Key(NamedTuple):
+    """What identifies an object among its kind, and what workqueues hold."""
+
+    namespace: str
+    """Empty for objects outside namespaces."""
+    name: str
+
+    @classmethod
+    def of(cls, obj: Obj) -> Self:
+        """The key of an object."""
+        meta = obj["metadata"]
+        return cls(meta.get("namespace", ""), meta["name"])
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The key written as `namespace/name`, or as a bare name."""
+        namespace, _, name = text.rpartition("/")
+        return cls(namespace, name)
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
 
 
 class Patch(enum.StrEnum):
