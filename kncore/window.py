@@ -98,20 +98,21 @@ class TimedBuckets:
     def resize(self, now: float, window: float) -> None:
         """Change the length, keeping the newest buckets that fit.
 
-        Afterwards the old window counts as having been observed in full, unless it is stale by `now`: as the original
+        Afterwards the old window counts as having been observed in full, unless it is stale by `now` and starts empty: as the original
         does (serving §10.3), whose users see a brief under-estimate for a revision younger than its window.
         """
         if window == self._window:
             return
         buckets = [0.0] * math.ceil(window / self._granularity)
         total = 0.0
-        if self._last is not None:
+        if self._last is not None and not self.is_empty(now):
             for slot in range(self._last, self._last - min(len(buckets), len(self._buckets)), -1):
                 held = self._buckets[slot % len(self._buckets)]
                 buckets[slot % len(buckets)] = held
                 total += held
-            stale = self.is_empty(now)
-            self._first = None if stale else self._last - (len(self._buckets) - 1)
+            self._first = self._last - (len(self._buckets) - 1)
+        else:
+            self._first = None
         self._window, self._buckets, self._total = window, buckets, total
 
 
