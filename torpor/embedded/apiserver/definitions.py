@@ -2,9 +2,10 @@
 
 `data/definitions.jsonl` holds one definition a line, `name<TAB>schema`; a schema refers to others with `$ref`. Loading
 a kind parses only the lines it reaches and links them: a `$ref` becomes the very dict it names, so that the walks of
-`schema`, `apply` and `strategic` need no resolver and shared parts (a PodSpec) exist once. The result is a graph that
-may be cyclic (a JSON schema contains JSON schemas). Descriptions are long and only `kubectl explain` wants them, so they
-lie in a file of their own, which is read and let go.
+`schema`, `apply` and `strategic` need no resolver and shared parts (a PodSpec) exist once. A `$ref` with other keys
+beside it (a default for this use of it) becomes a shallow copy with those keys. The result is a graph that may be
+cyclic (a JSON schema contains JSON schemas). Descriptions are long and only `kubectl explain` wants them, so they lie
+in a file of their own, which is read and let go.
 
 The files are made by `data/generate.py` from the models of kubernetes_asyncio and a table of what those do not say.
 """
@@ -46,11 +47,17 @@ def load(name: str) -> Definition:
         return _loaded[name]
     lines = _lines()
     made: dict[str, Definition] = {}
+    uses: list[tuple[Definition, Definition, dict[str, Any]]] = []
 
     def link(node: Any) -> Any:
         if isinstance(node, dict):
-            if isinstance(ref := node.get("$ref"), str):
-                return get(ref.removeprefix(_PREFIX))
+            if isinstance(node.get("$ref"), str):
+                found = get(node.pop("$ref").removeprefix(_PREFIX))
+                if not node:
+                    return found
+                use = Definition(found.name)
+                uses.append((use, found, node))
+                return use
             for key, value in node.items():
                 if isinstance(value, dict | list):
                     node[key] = link(value)
@@ -66,6 +73,9 @@ def load(name: str) -> Definition:
         return known
 
     found = get(name)
+    for use, whole, beside in uses:  # only now: what is copied may have been under construction
+        use.update(whole)
+        use.update(beside)
     _loaded.update(made)
     return found
 
