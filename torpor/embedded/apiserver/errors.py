@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kncore.errors import KnError
+from torpor.embedded.apiserver.schema import Cause, summary
 
 if TYPE_CHECKING:
     from torpor.embedded.apiserver.builtin import Kind
 
 __all__ = [
-    "Fault",
     "StatusError",
     "already_exists",
     "bad_request",
@@ -37,20 +37,6 @@ __all__ = [
 ]
 
 Obj = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Fault:
-    """One wrong field of an object, as an entry of `details.causes`."""
-
-    field: str
-    """Path such as `spec.template.spec.containers[0].image`; empty when it concerns the whole object."""
-    message: str
-    """What is wrong, without the path: `Invalid value: "x": must be ...`."""
-    reason: str = "FieldValueInvalid"
-
-    def __str__(self) -> str:
-        return f"{self.field}: {self.message}" if self.field else self.message
 
 
 @dataclass
@@ -118,14 +104,12 @@ def already_exists(kind: "Kind", name: str) -> StatusError:
 
 def conflict(kind: "Kind", name: str, why: str = "") -> StatusError:
     """409: the object is not the one that the caller has read."""
-    why = why or (
-        "the object has been modified; please apply your changes to the latest version and try again"
-    )
+    why = why or ("the object has been modified; please apply your changes to the latest version and try again")
     text = f'Operation cannot be fulfilled on {_resource(kind)} "{name}": {why}'
     return StatusError(409, "Conflict", text, _details(kind, name))
 
 
-def forbidden(kind: "Kind", name: str, why: str, causes: Iterable[Fault] = ()) -> StatusError:
+def forbidden(kind: "Kind", name: str, why: str, causes: Iterable[Cause] = ()) -> StatusError:
     """403: the object's life cycle does not allow it."""
     subject = f'{_resource(kind)} "{name}"' if name else _resource(kind)
     details = _details(kind, name)
@@ -134,19 +118,17 @@ def forbidden(kind: "Kind", name: str, why: str, causes: Iterable[Fault] = ()) -
     return StatusError(403, "Forbidden", f"{subject} is forbidden: {why}", details)
 
 
-def invalid(kind: "Kind | None", name: str, faults: Iterable[Fault]) -> StatusError:
+def invalid(kind: "Kind | None", name: str, faults: Iterable[Cause]) -> StatusError:
     """422: the object is understood but wrong; every fault is one cause. Without a kind, the patch itself is wrong."""
     listed = list(faults)
-    texts = list(dict.fromkeys(str(one) for one in listed))
-    told = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
     subject = "" if kind is None else (f"{kind.kind}.{kind.group}" if kind.group else kind.kind)
     details = {} if kind is None else _details(kind, name, as_kind=True)
     details["causes"] = [_cause(one) for one in listed]
-    text = f'{subject} "{name}" is invalid: {told}' if listed else f'{subject} "{name}" is invalid'
+    text = f'{subject} "{name}" is invalid: {summary(listed)}' if listed else f'{subject} "{name}" is invalid'
     return StatusError(422, "Invalid", text, details)
 
 
-def _cause(fault: Fault) -> Obj:
+def _cause(fault: Cause) -> Obj:
     made = {"reason": fault.reason, "message": fault.message}
     if fault.field:
         made["field"] = fault.field
@@ -179,9 +161,7 @@ def not_acceptable(accepted: Iterable[str]) -> StatusError:
 
 def unsupported_media_type(accepted: Iterable[str]) -> StatusError:
     """415: we do not read this form of body here; kubectl explains a refused strategic patch from this."""
-    text = (
-        "the body of the request was in an unknown format - accepted media types include: " f"{', '.join(accepted)}"
-    )
+    text = f"the body of the request was in an unknown format - accepted media types include: {', '.join(accepted)}"
     return StatusError(415, "UnsupportedMediaType", text)
 
 

@@ -1,8 +1,8 @@
 """What the API server needs of a node: a pod's logs, and commands run inside it.
 
 The server owns HTTP (chunks, WebSocket channels, error objects); the node owns processes and files. `PodAccess` is the
-seam between them; `torpor.embedded.node.access` implements it. Errors are `StatusError`, so that a node can word what it
-refuses (`errors.bad_request`: container still creating, no previous log).
+seam between them; `torpor.embedded.node.access` implements it. Errors are `StatusError`, so that a node can word what
+it refuses (`errors.bad_request`: container still creating, no previous log).
 """
 
 from collections.abc import AsyncIterator
