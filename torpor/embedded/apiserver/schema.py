@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from torpor.embedded.apiserver.definitions import Definition
+
 __all__ = ["MAX_DEPTH", "Cause", "Resolve", "Schema", "default", "prune", "summary", "validate"]
 
 MAX_DEPTH = 100
@@ -147,16 +149,20 @@ def _default(node: Any, schema: Schema, resolve: Resolve | None, depth: int) -> 
 # ------------------------------------------------------------------------------------------------------ validation
 
 
-def validate(obj: Any, schema: Schema, resolve: Resolve | None = None, *, unique_lists: bool = True) -> list[Cause]:
+def validate(
+    obj: Any, schema: Schema, resolve: Resolve | None = None, *, unique_lists: bool | None = None
+) -> list[Cause]:
     """What is wrong with an object, at most `MAX_CAUSES` faults, in the order of the schema; [] when it is valid.
 
     Args:
-        unique_lists: check that lists of type `set` and `map` hold no duplicates. Kubernetes does so for custom
-            resources only: a pod may repeat an environment variable.
+        unique_lists: check that lists of type `set` and `map` hold no duplicates. None does so for custom kinds only,
+            as Kubernetes: a pod may repeat an environment variable.
     Raises:
         ValueError: the object is nested deeper than `MAX_DEPTH`.
     """
     found: list[Cause] = []
+    if unique_lists is None:
+        unique_lists = not isinstance(schema, Definition)
     for cause in _faults(obj, schema, "", _Walk(resolve, unique_lists), 0):
         found.append(cause)
         if len(found) == MAX_CAUSES:
