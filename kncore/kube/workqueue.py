@@ -50,15 +50,26 @@ class TokenBucket:
         self._rate = rate
         self._burst = float(burst)
         self._tokens = float(burst)
-        self._updated = float("-inf")
+        self._updated: float | None = None
 
     def reserve(self, now: float) -> float:
-        """Take one token; the result is how many seconds from `now` it is good, 0.0 at once."""
-        if self._updated > float("-inf"):
-            self._tokens = min(self._burst, self._tokens + (now - self._updated) * self._rate)
-        self._updated = now
+        """Take one token, in advance if need be; the result is in how many seconds it is good, 0.0 at once."""
+        self._refill(now)
         self._tokens -= 1.0
         return max(0.0, -self._tokens / self._rate)
+
+    def take(self, now: float) -> bool:
+        """Take one token if there is one."""
+        self._refill(now)
+        if self._tokens < 1.0:
+            return False
+        self._tokens -= 1.0
+        return True
+
+    def _refill(self, now: float) -> None:
+        if self._updated is not None:
+            self._tokens = min(self._burst, self._tokens + (now - self._updated) * self._rate)
+        self._updated = now
 
 
 class WorkQueue(Generic[K]):
