@@ -1,8 +1,9 @@
 """The subset of kubectl's JSONPath that printer columns and scale subresources use.
 
 `.status.url`, `.metadata.labels.serving\\.knative\\.dev/service`, `.spec.ports[0].port`, `.spec.hosts[*]`,
-`['a.b']`, `.status.conditions[?(@.type=="Ready")].status`. Braces around the whole are allowed. A path is compiled once
-into a tuple of steps; finding is a loop over them that never fails on an object of another shape, it just finds nothing.
+`['a.b']`, `.status.conditions[?(@.type=="Ready")].status`. Braces around the whole are allowed. A path is compiled
+once into a tuple of steps; finding is a loop over them that never fails on an object of another shape, it just finds
+nothing.
 """
 
 import functools

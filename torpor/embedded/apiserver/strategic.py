@@ -1,12 +1,12 @@
 """Strategic merge patch: a merge patch that merges lists by a key, for built-in kinds.
 
-The schema says which lists merge and by which key (`x-kubernetes-patch-*`); everything else is a merge patch.
-Directives inside the patch change that: `$patch: replace|delete`, `$deleteFromPrimitiveList/<list>`,
-`$setElementOrder/<list>` and `$retainKeys`; `kubectl apply` sends all of them. The order of a merged list is the delicate
-part: items the patch mentions keep the patch's order, the others keep the live order, and the two are woven by the live
-order where it knows both.
+The schema says which lists merge and by which key (`x-kubernetes-patch-*`); everything else is a merge patch. What the
+patch says may change that: `$patch: replace|delete`, `$deleteFromPrimitiveList/<list>`, `$setElementOrder/<list>` and
+`$retainKeys`; `kubectl apply` sends all of them. The order of a merged list is the delicate part: items the patch
+mentions keep the patch's order, the others keep the live order, and the two are woven by the live order where it knows
+both.
 
-Source: apimachinery pkg/util/strategicpatch (behaviour), and its design document "preserve order in strategic merge patch".
+Source: apimachinery pkg/util/strategicpatch, and the design document "preserve order in strategic merge patch".
 """
 
 import copy
