@@ -22,7 +22,7 @@ def child_name(parent: str, suffix: str) -> str:
     Source: knative.dev/pkg kmeta/names.go, ChildName.
     """
     if len(parent) + len(suffix) <= _LONGEST:
-        return _trimmed(parent + suffix)
+        return parent + suffix
     if len(suffix) >= _HEAD:
         # Not even the suffix fits beside a hash, so the hash covers both and a long suffix only pads what is left.
         made = parent[:_HEAD] + _md5(parent + suffix)
@@ -35,7 +35,7 @@ def _md5(text: str) -> str:
 
 
 def _trimmed(made: str) -> str:
-    """Without the non-alphanumeric tail that cutting (or an odd suffix) may leave: a name must not end in one."""
+    """Without the non-alphanumeric tail that cutting may leave: a name must not end in one."""
     while made and not (made[-1].isascii() and made[-1].isalnum()):
         made = made[:-1]
     return made

@@ -21,7 +21,7 @@ def test_bucket_owner(vectors: Any) -> None:
         if case["fn"] != "owner":
             continue
         expect = case["expect"]
-        if case["n"] > 0 and autoscaler_buckets(case["n"]) != expect["buckets"]:
+        if case.get("n", 0) > 0 and autoscaler_buckets(case["n"]) != expect["buckets"]:
             failed.append(f"{case['id']}: {autoscaler_buckets(case['n'])} != {expect['buckets']}")
         owners = [owner_bucket(expect["buckets"], key) for key in case["keys"]]
         if owners != expect["owners"]:
