@@ -56,8 +56,8 @@ class Assignment:
     entries: tuple[Target, ...] = ()
     """Targets in spec order, merged only where tag, revision and latest agree: the base of `status.traffic`."""
     problem: Problem | None = None
-    missing: tuple[tuple[str, str], ...] = ()
-    """(kind, name) of objects looked for and not found: their appearance must trigger another reconcile."""
+    seen: tuple[tuple[str, str], ...] = ()
+    """(kind, name) of every object looked for, found or not: its appearance or change calls for another reconcile."""
 
 
 def resolve(route: Obj, configuration: Lookup, revision: Lookup) -> Assignment:
@@ -142,7 +142,7 @@ class _Resolver:
         self._groups: dict[str, list[Target]] = {}
         self._entries: list[Target] = []
         self._problem: Problem | None = None
-        self._missing: list[tuple[str, str]] = []
+        self._seen: dict[tuple[str, str], None] = {}
 
     def add(self, wanted: Obj) -> None:
         found = self._by_revision(wanted) if wanted.get("revisionName") else self._by_configuration(wanted)
@@ -154,13 +154,13 @@ class _Resolver:
 
     def finish(self) -> Assignment:
         if self._problem is not None:
-            return Assignment(problem=self._problem, missing=tuple(self._missing))
+            return Assignment(problem=self._problem, seen=tuple(self._seen))
         groups = {
             # One revision alone takes everything: a tag on a 0 % target must still answer at its own host.
             tag: (replace(group[0], percent=100),) if len(group) == 1 else tuple(group)
             for tag, group in self._groups.items()
         }
-        return Assignment(groups=groups, entries=tuple(self._entries))
+        return Assignment(groups=groups, entries=tuple(self._entries), seen=tuple(self._seen))
 
     def _by_configuration(self, wanted: Obj) -> Target | None:
         name = wanted.get("configurationName", "")
@@ -219,9 +219,9 @@ class _Resolver:
         return None
 
     def _find(self, kind: str, name: str, lookup: Lookup) -> Obj | None:
+        self._seen[kind, name] = None
         found = lookup(name)
         if found is None:
-            self._missing.append((kind, name))
             message = f'{kind} "{name}" referenced in traffic not found.'
             self._note(Problem(failed=True, reason=f"{kind}Missing", message=message))
         return found

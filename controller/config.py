@@ -1,0 +1,90 @@
+"""ConfigMaps of the system namespace -> the configuration in force, live.
+
+Most are parsed by `kncore.config`; `config-logging` only travels through here, into the environment of queue-proxies.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+from kncore.api import meta
+from kncore.api.meta import Obj
+from kncore.api.resources import CONFIG_MAPS
+from kncore.config.store import Store
+from kncore.errors import ConfigError
+from kncore.kube.informer import Change
+from kncore.kube.informers import Informers
+
+__all__ = ["CurrentLogging", "Logging", "follow"]
+
+logger = logging.getLogger(__name__)
+
+_LOGGING = "config-logging"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Logging:
+    """ConfigMap config-logging, the part that queue-proxies are given."""
+
+    config: str = ""
+    """The zap configuration, JSON; handed on as it is."""
+    queue_proxy_level: str = ""
+
+    @classmethod
+    def parse(cls, data: Mapping[str, str]) -> Self:
+        """From the ConfigMap's data; nothing in it can be wrong for us."""
+        return cls(
+            config=data.get("zap-logger-config", ""), queue_proxy_level=data.get("loglevel.queueproxy", "").strip()
+        )
+
+
+class CurrentLogging:
+    """The value in force; swapped as a whole."""
+
+    def __init__(self, value: Logging | None = None) -> None:
+        self.value = value or Logging()
+
+    def apply(self, data: Mapping[str, str]) -> bool:
+        """Put a ConfigMap's data in force; says whether anything changed."""
+        parsed = Logging.parse(data)
+        changed, self.value = parsed != self.value, parsed
+        return changed
+
+
+class _Events(Protocol):
+    def event(self, obj: Obj, type_: str, reason: str, message: str) -> None: ...
+
+
+def follow(
+    informers: Informers,
+    store: Store,
+    current: CurrentLogging,
+    events: _Events,
+    namespace: str,
+    changed: Callable[[str], None],
+) -> None:
+    """Keep the configuration equal to the ConfigMaps.
+
+    A ConfigMap that does not parse leaves the last good value in force and gets a Warning Event.
+
+    Args:
+        changed: called with the ConfigMap's name after a change of config-logging; `store` has subscribers of its own.
+    """
+
+    def handle(change: Change) -> None:
+        name = meta.name(change.object)
+        data = {} if change.type == "deleted" else change.object.get("data") or {}
+        if name == _LOGGING:
+            if current.apply(data):
+                changed(name)
+            return
+        if change.type == "deleted" and name == "config-deployment":
+            return  # there is no default for the sidecar's image: the last good value is all there is
+        try:
+            store.apply(name, data)
+        except ConfigError as exc:
+            logger.error("ConfigMap refused", extra={"configmap": name, "error": str(exc)})
+            events.event(change.object, "Warning", "InvalidConfiguration", str(exc))
+
+    informers.of(CONFIG_MAPS, namespace).add_handler(handle)
