@@ -1,0 +1,519 @@
+"""One request and its answer: the seam between codecs, upstreams and the proxies' layers.
+
+    server codec (http1, http2)  --->  Exchange  --->  upstream codec (http1, http2)
+        reads the request,               |                writes the request,
+        writes the answer                |                reads the answer
+                                   layers of app.py
+                                   (route, wait, time out, count)
+
+A server codec makes an `Exchange` when a request head is complete and calls the proxy's handler with it,
+synchronously, from inside `data_received`. The handler must end in one of three ways, now or later: `respond` (answer
+it ourselves), `forward` (let an upstream answer) or `abort`. No task, future or timer belongs to a request: what has
+to wait keeps the exchange in its own queue and calls `forward` when it is its turn. Example, a proxy with one limit,
+one route and an access log:
+
+    def handler(exchange: Exchange) -> None:
+        exchange.on_done(log)                                   # runs exactly once, however it ends
+        exchange.expire(total=300.0, text=b"request timeout")   # then 504, or a cut body
+        if exchange.value(b"user-agent").startswith(b"kube-probe/"):
+            exchange.respond(200, b"ok")
+        elif breaker.try_acquire():
+            exchange.on_done(lambda _: breaker.release())
+            exchange.forward(upstream, drop=DROP, add=(b"X-Via: torpor",), on_failure=another_pod)
+        else:
+            exchange.respond(503, b"pending request queue full")
+
+    def another_pod(exchange: Exchange, failure: UpstreamError) -> bool:
+        if not failure.replayable or (pod := pick()) is None:
+            return False                                        # the client gets 502 and the failure's text
+        exchange.forward(pod, drop=DROP, on_failure=another_pod)
+        return True
+
+    def log(exchange: Exchange) -> None:
+        print(exchange.method, exchange.target, exchange.status, exchange.bytes_out, exchange.error)
+
+What is bounded: the request body is held back (reading paused) beyond `HOLD_LIMIT` bytes while nobody takes it;
+towards an upstream and towards the client it flows with back-pressure, so an exchange never holds more than that plus
+one socket read and one socket buffer each way. What dies when: client gone -> the upstream's stream is cancelled and
+the hooks run with `ClientGone`; upstream gone before a response head -> `on_failure`, else 502; after it -> the
+client's body is cut visibly (connection closed, or stream reset), never ended as if whole.
+
+Trust: everything reachable from here is hardened against both sides; fields hold what the codec validated, without
+    CR, LF or NUL.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final, Protocol
+
+from kncore.net.errors import ClientGone, Overrun, UpstreamError
+from kncore.net.headers import HOP_BY_HOP, options, value_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+
+    from kncore.errors import KnError
+
+__all__ = ["HOLD_LIMIT", "IDEMPOTENT", "NEVER", "REASONS", "TEXT", "Carrier", "Exchange", "Handler", "Upstream"]
+
+HOLD_LIMIT: Final = 64 * 1024
+"""Bytes of request body kept while no upstream has it, and kept for sending it again."""
+
+IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
+"""Doing these twice is doing them once (RFC 9110 §9.2.2)."""
+
+REASONS: Final[Mapping[int, bytes]] = {status.value: status.phrase.encode() for status in HTTPStatus}
+
+NEVER: Final = HOP_BY_HOP | {b"host"}
+"""What `forward` does not pass on: `Host` is written anew."""
+
+TEXT: Final = (b"Content-Type: text/plain; charset=utf-8", b"X-Content-Type-Options: nosniff")
+
+
+class Carrier(Protocol):
+    """An upstream's side of one exchange, as the exchange uses it."""
+
+    def send_body(self, data: bytes, *, end: bool, trailers: Sequence[bytes] = ()) -> None:
+        """Next part of the request body."""
+
+    def send_raw(self, data: bytes) -> None:
+        """Bytes of the tunnel, after the upstream switched protocols."""
+
+    def end_raw(self) -> None:
+        """The client will send nothing more through the tunnel."""
+
+    def pause(self) -> None:
+        """The client does not keep up: read no more of the response for now."""
+
+    def resume(self) -> None:
+        """Read on."""
+
+    def cancel(self) -> None:
+        """Nobody waits for the answer any more; the exchange is not called again."""
+
+
+class Upstream(Protocol):
+    """Something that can answer an exchange: an address with its connections (`kncore.net.pool`)."""
+
+    def submit(self, exchange: Exchange, *, fresh: bool = False) -> None:
+        """Take the exchange to a connection, now or as soon as one is up; `fresh` refuses one that served before."""
+
+    def withdraw(self, exchange: Exchange) -> None:
+        """Forget an exchange that still waits for a connection."""
+
+
+class Exchange:
+    """One request and its answer; see the module for its life."""
+
+    # facts of the request, set by the codec -------------------------------------------------------------------------
+    method: bytes
+    target: bytes
+    """Origin form (`/path?query`) or `*`; the authority of an absolute-form target is in `host`."""
+    host: bytes
+    """Authority: `Host`, or what an absolute-form target says; may be empty and may carry a port."""
+    version: bytes = b"HTTP/1.1"
+    scheme: bytes = b"http"
+    peer: str = ""
+    """The client's address without port."""
+    peer_port: int = 0
+    fields: Mapping[bytes, bytes]
+    """Lower-case name -> line; of a repeated field the values, joined by commas."""
+    lines: Sequence[bytes]
+    """Every header line as received, without line ends."""
+    repeated: bool = False
+    """Some field occurs more than once, so `fields` and `lines` differ."""
+    length: int = 0
+    """Bytes of request body to come; 0 none, -1 unknown (chunked)."""
+    upgrade: bytes = b""
+    """Protocol the client offers to switch to, empty for none."""
+    started: float = 0.0
+    """Loop time at which the head was complete."""
+
+    # progress ------------------------------------------------------------------------------------------------------
+    status: int = 0
+    """Status of the answer, 0 until its head is sent."""
+    bytes_in: int = 0
+    """Bytes of request body received."""
+    bytes_out: int = 0
+    """Bytes of response body sent (and of the tunnel, once upgraded)."""
+    body_done: bool = False
+    """The request body has been received to its end."""
+    upgraded: bool = False
+    """The upstream switched protocols: both connections are one byte tunnel."""
+    done: bool = False
+    error: KnError | None = None
+    """Why it did not end well: the client left, the upstream failed, time ran out."""
+    upstream: Upstream | None = None
+    """Where it was last forwarded to."""
+
+    _carrier: Carrier | None = None
+    _hooks: list[Callable[[Exchange], None]] | None = None
+    _held: list[bytes] | None = None
+    _held_bytes: int = 0
+    _held_lost: bool = False
+    _body_paused: bool = False
+    _trailers: Sequence[bytes] = ()
+    _drop: Collection[bytes] = NEVER
+    _add: Sequence[bytes] = ()
+    _authority: bytes | None = None
+    _on_failure: Callable[[Exchange, UpstreamError], bool] | None = None
+    _on_answer: Callable[[Exchange, int, Mapping[bytes, bytes]], Sequence[bytes]] | None = None
+    _due: float = 0.0
+    _due_first: float = 0.0
+    _idle: float = 0.0
+    _touched: float = 0.0
+    _due_text: bytes = b""
+
+    # for the layers -------------------------------------------------------------------------------------------------
+    def value(self, name: bytes) -> bytes:
+        """The value of a header by its lower-case name, empty if absent."""
+        line = self.fields.get(name)
+        return b"" if line is None else value_of(line)
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """(lower-case name, value) of every line, in order."""
+        return [(name.lower(), value.strip(b" \t")) for name, _, value in (line.partition(b":") for line in self.lines)]
+
+    def on_done(self, hook: Callable[[Exchange], None]) -> None:
+        """Call the hook once when the exchange is over, however it ended; the last one added runs first."""
+        if self._hooks is None:
+            self._hooks = [hook]
+        else:
+            self._hooks.append(hook)
+
+    def on_answer(self, hook: Callable[[Exchange, int, Mapping[bytes, bytes]], Sequence[bytes]]) -> None:
+        """Show the hook an upstream's status and fields before they are sent; it returns lines to add."""
+        self._on_answer = hook
+
+    def expire(self, *, text: bytes, total: float = 0.0, first_byte: float = 0.0, idle: float = 0.0) -> None:
+        """Bound the exchange, counted from `started`; seconds, 0 is no bound, late by at most a tick.
+
+        Args:
+            text: body of the 504, or the end of a body that was already being sent.
+            total: ends it in any case, also an upgraded one.
+            first_byte: until the head of the answer is sent.
+            idle: without a byte sent to the client.
+        """
+        started = self.started
+        self._due_text = text
+        self._due = started + total if total else 0.0
+        self._due_first = started + first_byte if first_byte else 0.0
+        self._idle = idle
+        self._touched = started
+
+    def respond(self, status: int, body: bytes = b"", lines: Sequence[bytes] = TEXT) -> None:
+        """Answer it ourselves; `lines` are header lines, framing is added."""
+        if self.status or self.done:
+            return
+        self._detach()
+        self._send_head(status, REASONS.get(status, b""), lines, len(body), body, end=True)
+
+    def fail(self, status: int, text: bytes, error: KnError | None = None) -> None:
+        """Answer with an error, or cut the body if an answer had begun."""
+        if self.done:
+            return
+        self.error = error
+        if self.status:
+            self._detach()
+            self._cut(text if isinstance(error, Overrun) else b"")
+        else:
+            self.respond(status, text + b"\n")
+
+    def abort(self, error: KnError | None = None) -> None:
+        """End it without an answer: the connection (or stream) is closed."""
+        if not self.done:
+            self.error = error
+            self._detach()
+            self._cut(b"")
+
+    def forward(
+        self,
+        upstream: Upstream,
+        *,
+        drop: Collection[bytes] = NEVER,
+        add: Sequence[bytes] = (),
+        authority: bytes | None = None,
+        on_failure: Callable[[Exchange, UpstreamError], bool] | None = None,
+    ) -> None:
+        """Let an upstream answer.
+
+        Args:
+            drop: lower-case names not to pass on; contains `HOP_BY_HOP` and `host`. What `Connection` names goes too.
+            add: lines to send in addition.
+            authority: `Host` for the upstream; None keeps the client's.
+            on_failure: asked when an attempt failed before any byte of the answer; True means that it took the
+                exchange over (it called `forward`, or will), False that the client gets 502. Not asked when a
+                connection that had served before turned out closed and the request can be repeated: that is done
+                silently, once.
+        """
+        if self.done:
+            return
+        line = self.fields.get(b"connection")
+        if line is not None:
+            named = [name for name in options(value_of(line)) if name not in _NOT_NAMES]
+            if named:
+                drop = frozenset((*drop, *named))
+        self._drop = drop
+        self._add = add
+        self._authority = authority
+        self._on_failure = on_failure
+        self.upstream = upstream
+        upstream.submit(self)
+
+    # for server codecs ----------------------------------------------------------------------------------------------
+    def body(self, data: bytes, *, end: bool, trailers: Sequence[bytes] = ()) -> None:
+        """The codec received body bytes."""
+        self.bytes_in += len(data)
+        if end:
+            self.body_done = True
+            self._trailers = trailers
+        carrier = self._carrier
+        if carrier is not None:
+            if not self._held_lost:
+                self._keep(data)
+            carrier.send_body(data, end=end, trailers=trailers)
+        elif data:
+            self._keep(data)
+            if self._held_bytes > HOLD_LIMIT and not self._body_paused:
+                self._body_paused = True
+                self._pause_body()
+
+    def gone(self, error: KnError | None = None) -> None:
+        """The client left, or sent what cannot be gone on with (`error`)."""
+        if not self.done:
+            if not self.upgraded:  # a tunnel has no other end
+                self.error = error or ClientGone("client closed the connection")
+            self._detach()
+            self.finish()
+
+    def drained(self) -> None:
+        """The client takes bytes again."""
+        if self._carrier is not None:
+            self._carrier.resume()
+
+    def clogged(self) -> None:
+        """The client does not keep up."""
+        if self._carrier is not None:
+            self._carrier.pause()
+
+    def tunnel_in(self, data: bytes) -> None:
+        """Bytes of the tunnel from the client."""
+        self.bytes_in += len(data)
+        if self._idle:
+            self._touch()
+        if self._carrier is not None:
+            self._carrier.send_raw(data)
+
+    def tunnel_end(self) -> None:
+        """The client will send nothing more through the tunnel."""
+        if self._carrier is not None:
+            self._carrier.end_raw()
+
+    def tick(self, now: float) -> None:
+        """Compare the clocks of `expire` with now."""
+        if self._due and now >= self._due:
+            self._overrun("the request took longer than its timeout")
+        elif self._due_first and now >= self._due_first and not self.status:
+            self._overrun("no response started in time")
+        elif self._idle and now >= self._touched + self._idle:
+            self._overrun("no byte was sent in time")
+
+    def finish(self) -> None:
+        """The codec has sent the whole answer, or there will be none."""
+        if self.done:
+            return
+        self.done = True
+        hooks = self._hooks
+        if hooks is not None:
+            for hook in reversed(hooks):
+                hook(self)
+
+    # for upstream codecs --------------------------------------------------------------------------------------------
+    def request_lines(self) -> list[bytes]:
+        """The header lines for the upstream except `Host`, which is `authority`, and the codec's own framing."""
+        drop = self._drop
+        if self.repeated:
+            kept = [line for line in self.lines if line.partition(b":")[0].lower() not in drop]
+        else:
+            kept = [line for name, line in self.fields.items() if name not in drop]
+        kept += self._add
+        return kept
+
+    @property
+    def authority(self) -> bytes:
+        """`Host` for the upstream."""
+        return self.host if self._authority is None else self._authority
+
+    def carry(self, carrier: Carrier) -> list[bytes]:
+        """An upstream connection takes the exchange; returns the body received so far."""
+        self._carrier = carrier
+        held = self._held
+        if held is None:
+            self.release_body()
+            return []
+        if self._held_lost or self.method not in IDEMPOTENT or self._held_bytes > HOLD_LIMIT:
+            self._held_lost = True  # written from here on: not to be repeated, so not to be kept
+            self._held = None
+            self._held_bytes = 0
+        self.release_body()
+        return held
+
+    @property
+    def trailers(self) -> Sequence[bytes]:
+        """Trailer lines of the request, once `body_done`."""
+        return self._trailers
+
+    def hold_body(self) -> None:
+        """The upstream does not keep up: read no more from the client for now."""
+        if not self._body_paused and (not self.body_done or self.upgraded):
+            self._body_paused = True
+            self._pause_body()
+
+    def release_body(self) -> None:
+        """The upstream takes bytes again."""
+        if self._body_paused:
+            self._body_paused = False
+            self._resume_body()
+
+    def informational(self, status: int, reason: bytes, lines: Sequence[bytes]) -> None:
+        """The upstream sent a 1xx other than 101."""
+        self._send_informational(status, reason, lines)
+
+    def answer(
+        self,
+        status: int,
+        reason: bytes,
+        fields: Mapping[bytes, bytes],
+        lines: list[bytes],
+        length: int,
+        body: bytes,
+        *,
+        end: bool,
+    ) -> None:
+        """The upstream's response head, with what came of the body in the same read.
+
+        Args:
+            lines: what may be passed on, without framing except a `Content-Length` that holds.
+            length: of the body, -1 if only its end will tell.
+            end: `body` is all of it.
+        """
+        if self._on_answer is not None:
+            lines.extend(self._on_answer(self, status, fields))
+        if end:
+            self._carrier = None
+        if self._idle:
+            self._touch()
+        self._send_head(status, reason, lines, length, body, end=end)
+
+    def answer_body(self, data: bytes) -> None:
+        """More of the response body."""
+        if self._idle:
+            self._touch()
+        self._send_body(data)
+
+    def answer_end(self, trailers: Sequence[bytes] = ()) -> None:
+        """The response is complete."""
+        self._carrier = None
+        self._send_end(trailers)
+
+    def send_raw(self, data: bytes) -> None:
+        """Bytes of the tunnel for the client."""
+        raise NotImplementedError
+
+    def end_raw(self) -> None:
+        """The upstream will send nothing more through the tunnel."""
+        raise NotImplementedError
+
+    def switch(self, reason: bytes, lines: Sequence[bytes], data: bytes) -> None:
+        """The upstream answered 101: from now on the connections are a tunnel; `data` are its first bytes."""
+        self.upgraded = True
+        self._send_switch(reason, lines, data)
+
+    def tunnel_closed(self) -> None:
+        """The upstream closed the tunnel."""
+        self._carrier = None
+        if not self.done:
+            self._cut(b"")
+
+    def upstream_failed(self, failure: UpstreamError) -> None:
+        """The attempt ended without a complete response head."""
+        self._carrier = None
+        if self.done:
+            return
+        failure.replayable = not failure.written or (
+            not failure.answered and self.method in IDEMPOTENT and not self._held_lost
+        )
+        if failure.reused and failure.replayable and self.upstream is not None:
+            self.upstream.submit(self, fresh=True)
+        elif self._on_failure is None or not self._on_failure(self, failure):
+            self.fail(failure.status, str(failure).encode(), failure)
+
+    def upstream_cut(self, error: KnError) -> None:
+        """The upstream went away in the middle of the response."""
+        self._carrier = None
+        if not self.done:
+            self.error = error
+            self._cut(b"")
+
+    # inside ---------------------------------------------------------------------------------------------------------
+    def _keep(self, data: bytes) -> None:
+        self._held_bytes += len(data)
+        if self._carrier is not None and (self._held_bytes > HOLD_LIMIT or self.method not in IDEMPOTENT):
+            self._held_lost = True
+            self._held = None
+        elif self._held is None:
+            self._held = [data]
+        else:
+            self._held.append(data)
+
+    def _detach(self) -> None:
+        carrier, self._carrier = self._carrier, None
+        if carrier is not None:
+            carrier.cancel()
+        elif self.upstream is not None:
+            self.upstream.withdraw(self)
+
+    def _overrun(self, why: str) -> None:
+        self._due = self._due_first = self._idle = 0.0
+        self.fail(Overrun.status, self._due_text, Overrun(why))
+
+    def _touch(self) -> None:
+        raise NotImplementedError
+
+    # what a server codec provides -----------------------------------------------------------------------------------
+    def _send_head(
+        self, status: int, reason: bytes, lines: Sequence[bytes], length: int, body: bytes, *, end: bool
+    ) -> None:
+        """Send the final head and the beginning of the body; ends in `finish` if `end`."""
+        raise NotImplementedError
+
+    def _send_body(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    def _send_end(self, trailers: Sequence[bytes]) -> None:
+        raise NotImplementedError
+
+    def _send_informational(self, status: int, reason: bytes, lines: Sequence[bytes]) -> None:
+        raise NotImplementedError
+
+    def _send_switch(self, reason: bytes, lines: Sequence[bytes], data: bytes) -> None:
+        raise NotImplementedError
+
+    def _cut(self, text: bytes) -> None:
+        """End a begun answer so that the client sees it is not whole; `text` may still be delivered."""
+        raise NotImplementedError
+
+    def _pause_body(self) -> None:
+        raise NotImplementedError
+
+    def _resume_body(self) -> None:
+        raise NotImplementedError
+
+
+_NOT_NAMES: Final = frozenset(
+    {b"close", b"keep-alive", b"upgrade", b"te", b"host", b"content-length", b"http2-settings"}
+)
+
+Handler = "Callable[[Exchange], None]"

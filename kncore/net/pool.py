@@ -1,0 +1,277 @@
+"""Connections to upstreams: one pool per process, one last-in-first-out stack per address.
+
+The most recently used connection is taken first, so a pool that was large in a burst shrinks by itself: what lies at
+the bottom of the stack grows old and is closed. Nothing is scanned per request. A connection that an app closed for
+being idle teaches its address a shorter limit, so that the next one is closed by us before the app does it in the
+middle of a request (knative/serving#12414).
+
+An exchange that finds no idle connection waits while one is dialled, and takes whichever comes first: the new
+connection or one that another exchange gave back. Dials are tasks of the pool's group, the only tasks here;
+everything else happens inside transport callbacks.
+
+    async with Pool() as pool:
+        app = pool.upstream("127.0.0.1", 8080)
+        ...
+        exchange.forward(app)                  # any number of times
+        pool.forget(app)                       # its pod is gone: idle connections are closed, requests in flight go on
+
+What is bounded: idle connections per address and in total, dials in time. Connections in use are as many as there are
+exchanges, which the listeners bound. What dies when: leaving the context closes idle connections and cancels dials;
+exchanges still waiting fail with 502.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Self
+
+from kncore.net.errors import ConnectFailed
+from kncore.net.http1_upstream import ClientConnection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from kncore.net.exchange import Exchange
+    from kncore.net.ticker import Ticker
+
+__all__ = ["Pool", "PoolLimits", "PoolStatistics", "UpstreamAddress"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolLimits:
+    """Bounds of a pool."""
+
+    idle: int = 1000
+    """Idle connections in all (the original's MAX_IDLE_PROXY_CONNS)."""
+    idle_per_upstream: int = 100
+    """Idle connections of one address (MAX_IDLE_PROXY_CONNS_PER_HOST)."""
+    idle_time: float = 60.0
+    """Older idle connections are closed, seconds."""
+    connect_time: float = 5.0
+    """A dial that takes longer has failed, seconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolStatistics:
+    """A pool at one moment; `dialled` and `reused` count since the start."""
+
+    upstreams: int
+    idle: int
+    in_use: int
+    waiting: int
+    dialled: int
+    reused: int
+
+
+_LEARNED_SHARE: Final = 0.8
+"""Of the age at which an upstream closed an idle connection: how old we let the next ones become."""
+_LEARNED_FLOOR: Final = 0.5
+"""An app that closes at once is not keeping connections alive; there is nothing to learn from it, seconds."""
+
+
+class UpstreamAddress:
+    """One address with its connections; made by `Pool.upstream`."""
+
+    def __init__(self, pool: Pool, host: str, port: int) -> None:
+        self.host = host
+        self.port = port
+        self.in_use = 0
+        """Connections that carry an exchange."""
+        self.dialled = 0
+        self.reused = 0
+        self._pool = pool
+        self._idle: list[ClientConnection] = []
+        self._waiting: deque[Exchange] = deque()
+        self._idle_time = pool.limits.idle_time
+        self._forgotten = False
+
+    def __repr__(self) -> str:
+        return f"<{self.host}:{self.port} {self.in_use} in use, {self.idle} idle, {self.waiting} waiting>"
+
+    # for exchanges --------------------------------------------------------------------------------------------------
+    def submit(self, exchange: Exchange, *, fresh: bool = False) -> None:
+        """Send the exchange on an idle connection, or on the next one that is free or new."""
+        idle = self._idle
+        if not fresh:
+            while idle:
+                connection = idle.pop()
+                self._pool.idle -= 1
+                if connection.usable:
+                    self.in_use += 1
+                    self.reused += 1
+                    connection.start(exchange)
+                    return
+        self._waiting.append(exchange)
+        self._pool.dial(self)
+
+    def withdraw(self, exchange: Exchange) -> None:
+        """Forget an exchange that still waits."""
+        if self._waiting and exchange in self._waiting:
+            self._waiting.remove(exchange)
+
+    # for connections ------------------------------------------------------------------------------------------------
+    def released(self, connection: ClientConnection) -> None:
+        """The connection is free: give it to whoever waits, or keep it."""
+        pool = self._pool
+        if self._waiting:
+            self.reused += 1
+            connection.start(self._waiting.popleft())
+            return
+        self.in_use -= 1
+        if pool.idle >= pool.limits.idle or len(self._idle) >= pool.limits.idle_per_upstream or self._forgotten:
+            connection.discard()
+            return
+        connection.idle_since = 0.0
+        pool.idle += 1
+        self._idle.append(connection)
+
+    def lost(self, connection: ClientConnection) -> None:
+        """The connection is gone."""
+        if connection in self._idle:
+            self._idle.remove(connection)
+            self._pool.idle -= 1
+            if connection.idle_since:
+                self._learn(self._pool.now() - connection.idle_since)
+        else:
+            self.in_use -= 1
+
+    def _learn(self, age: float) -> None:
+        if _LEARNED_FLOOR < age < self._idle_time:
+            self._idle_time = max(age * _LEARNED_SHARE, _LEARNED_FLOOR)
+
+    # for the pool ---------------------------------------------------------------------------------------------------
+    async def connect(self) -> None:
+        """Dial once, for whoever waits longest when the connection is up."""
+        loop = asyncio.get_running_loop()
+        self.dialled += 1
+        try:
+            async with asyncio.timeout(self._pool.limits.connect_time):
+                _, connection = await loop.create_connection(self._make, self.host, self.port)
+        except TimeoutError:
+            self._failed("timed out")
+        except ConnectionRefusedError:
+            self._failed("connection refused")
+        except OSError as exc:
+            self._failed(os.strerror(exc.errno) if exc.errno else str(exc))
+        else:
+            self.in_use += 1
+            self.released(connection)
+
+    def _make(self) -> ClientConnection:
+        return ClientConnection(self)
+
+    def _failed(self, why: str) -> None:
+        if self._waiting:
+            exchange = self._waiting.popleft()
+            exchange.upstream_failed(ConnectFailed(f"connect to {self.host}:{self.port}: {why}"))
+
+    def expire(self, now: float) -> None:
+        """Close connections that were idle too long."""
+        idle = self._idle
+        old = 0
+        for connection in idle:
+            if not connection.idle_since:
+                connection.idle_since = now
+            elif now - connection.idle_since > self._idle_time:
+                old += 1
+        if old:
+            # the stack is ordered by age, so the old ones are its bottom
+            expired = idle[:old]
+            del idle[:old]
+            self._pool.idle -= old
+            for connection in expired:
+                connection.discard()
+
+    def close(self) -> None:
+        """Close idle connections, fail those that wait, keep no connection from now on."""
+        self._forgotten = True
+        idle, self._idle = self._idle, []
+        self._pool.idle -= len(idle)
+        for connection in idle:
+            connection.discard()
+        while self._waiting:
+            self._failed("closing")
+
+    @property
+    def idle(self) -> int:
+        """Idle connections."""
+        return len(self._idle)
+
+    @property
+    def waiting(self) -> int:
+        """Exchanges waiting for a connection."""
+        return len(self._waiting)
+
+
+class Pool:
+    """All connections of a process to its upstreams."""
+
+    def __init__(self, limits: PoolLimits | None = None, *, ticker: Ticker | None = None) -> None:
+        self.limits = limits or PoolLimits()
+        self.idle = 0
+        """Idle connections of all addresses."""
+        self.now: Callable[[], float]
+        self._ticker = ticker
+        self._upstreams: dict[tuple[str, int], UpstreamAddress] = {}
+        self._group = asyncio.TaskGroup()
+        self._dials: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        self.now = asyncio.get_running_loop().time
+        await self._group.__aenter__()
+        if self._ticker is not None:
+            self._ticker.add(self.visit)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._ticker is not None:
+            self._ticker.discard(self.visit)
+        for upstream in self._upstreams.values():
+            upstream.close()
+        for dial in self._dials:
+            dial.cancel()
+        await self._group.__aexit__(kind, exc, trace)
+
+    def upstream(self, host: str, port: int) -> UpstreamAddress:
+        """The address, always the same object until it is forgotten."""
+        found = self._upstreams.get((host, port))
+        if found is None:
+            found = self._upstreams[host, port] = UpstreamAddress(self, host, port)
+        return found
+
+    def forget(self, upstream: UpstreamAddress) -> None:
+        """Keep nothing of an address that serves no more; exchanges on it end undisturbed."""
+        if self._upstreams.get((upstream.host, upstream.port)) is upstream:
+            del self._upstreams[upstream.host, upstream.port]
+        upstream.close()
+
+    def dial(self, upstream: UpstreamAddress) -> None:
+        """Begin a connection for an address."""
+        task = self._group.create_task(upstream.connect(), name=f"dial {upstream.host}:{upstream.port}")
+        self._dials.add(task)
+        task.add_done_callback(self._dials.discard)
+
+    def visit(self, now: float) -> bool:
+        """Expire idle connections; for the ticker."""
+        for upstream in self._upstreams.values():
+            if upstream.idle:
+                upstream.expire(now)
+        return False
+
+    def statistics(self) -> PoolStatistics:
+        """Sums over all addresses."""
+        upstreams = self._upstreams.values()
+        return PoolStatistics(
+            upstreams=len(upstreams),
+            idle=self.idle,
+            in_use=sum(upstream.in_use for upstream in upstreams),
+            waiting=sum(upstream.waiting for upstream in upstreams),
+            dialled=sum(upstream.dialled for upstream in upstreams),
+            reused=sum(upstream.reused for upstream in upstreams),
+        )
