@@ -23,6 +23,7 @@ __all__ = [
     "DOMAIN_MAPPING_NAMESPACE",
     "DOMAIN_MAPPING_UID",
     "EXAMPLE_CHECKSUM",
+    "GRACE_PERIOD",
     "GROUP_AUTOSCALING",
     "GROUP_CACHING",
     "GROUP_NETWORKING",
@@ -113,6 +114,7 @@ INITIAL_SCALE: Final = _autoscaling("initial-scale", "initialScale")
 ACTIVATION_SCALE: Final = _autoscaling("activation-scale")
 SCALE_DOWN_DELAY: Final = _autoscaling("scale-down-delay", "scaleDownDelay")
 RETENTION_PERIOD: Final = _autoscaling("scale-to-zero-pod-retention-period", "scaleToZeroPodRetentionPeriod")
+GRACE_PERIOD: Final = _autoscaling("scale-to-zero-grace-period", "scaleToZeroGracePeriod")
 WINDOW: Final = _autoscaling("window")
 PANIC_WINDOW_PERCENTAGE: Final = _autoscaling("panic-window-percentage", "panicWindowPercentage")
 PANIC_THRESHOLD_PERCENTAGE: Final = _autoscaling("panic-threshold-percentage", "panicThresholdPercentage")
