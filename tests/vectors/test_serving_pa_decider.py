@@ -44,7 +44,7 @@ def derived(pa: dict[str, Any], config: Autoscaler, expect: dict[str, Any]) -> d
         },
     }
     if "scale_to_zero_pod_retention_seconds" in expect:
-        got["scale_to_zero_pod_retention_seconds"] = podautoscaler.pod_retention(pa, config)
+        got["scale_to_zero_pod_retention_seconds"] = podautoscaler.pod_retention_annotation(pa)
     if "progress_deadline_seconds" in expect:
         got["progress_deadline_seconds"] = podautoscaler.progress_deadline(pa, Store().deployment)
     return got
@@ -71,11 +71,8 @@ def test_derived_values(vectors: Any) -> None:
         expect = {k: v for k, v in case["expect"].items() if k not in ("annotations", "validate_error")}
         got = derived(defaulted(case["pa"], case["expect"]), config, case["expect"])
         if not same(got, expect):
-            wrong = {
-                key: (got.get(key), expect.get(key))
-                for key in {*got, *expect}
-                if not same(got.get(key), expect.get(key))
-            }
+            both = {key: (got.get(key), expect.get(key)) for key in {*got, *expect}}
+            wrong = {key: pair for key, pair in both.items() if not same(*pair)}
             failed.append(f"{case['id']}: {wrong}")
     assert not failed, f"{len(failed)} failed:\n" + "\n".join(failed[:10])
 
