@@ -129,7 +129,7 @@ class Collector:
         windows = self._windows.get(key)
         return windows.settings if windows else None
 
-    def keys(self) -> list[tuple[str, str]]:
+    def revisions(self) -> list[tuple[str, str]]:
         """Every collected revision."""
         return list(self._windows)
 

@@ -39,8 +39,9 @@ class Bounds:
     max: int = 0
 
     def clamp(self, pods: int) -> int:
-        """`pods`, moved into the bounds."""
-        pods = max(pods, self.min)
+        """`pods`, moved into the bounds; `min` wins over a smaller `max` (an initial-scale above max-scale is reached)."""
+        if pods < self.min:
+            return self.min
         return min(pods, self.max) if self.max else pods
 
 

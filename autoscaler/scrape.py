@@ -89,7 +89,7 @@ async def scrape_pod(session: aiohttp.ClientSession, address: str) -> Stat:
                 body += more
             return read_scrape_body(body)
     except (aiohttp.ClientError, TimeoutError, WireError) as exc:
-        raise ScrapeFailed(f"cannot scrape {address}: {exc or type(exc).__name__}") from exc
+        raise ScrapeFailed(f"cannot scrape {address}: {str(exc) or type(exc).__name__}") from exc
 
 
 async def scrape(

@@ -1,0 +1,128 @@
+"""The autoscaler's parts, put together: in a process of its own, or inside embedded mode's control process.
+
+streams --> StatServer --> Collector --> MultiScaler --> Kpa --> scale subresource
+                              ^  Scraper, for pods that do not stream
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import aiohttp
+
+from autoscaler.collect import Collector
+from autoscaler.explain import Explanations
+from autoscaler.kpa import Kpa, Probe
+from autoscaler.metric import BY_REVISION, Metrics, Scraper, is_serving, revision_index
+from autoscaler.multiscaler import MultiScaler
+from autoscaler.statserver import StatServer
+from kncore.api import keys, meta
+from kncore.api.resources import PODS
+from kncore.clock import Clock
+from kncore.config.store import Store
+from kncore.kube.client import Client, Key, Obj
+from kncore.kube.informer import Change
+from kncore.kube.informers import Informers
+from kncore.wire import Stat
+
+__all__ = ["Autoscaler", "Part", "build", "public_service_probe"]
+
+PROBE_TIMEOUT = 1.0  # seconds; the probe is repeated, so a slow answer need not be waited for
+
+
+class Part(Protocol):
+    """Something that runs until cancelled."""
+
+    name: str
+
+    async def run(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Autoscaler:
+    """What `build` made: parts to run, and what others may ask."""
+
+    parts: Sequence[Part]
+    server: StatServer
+    explanations: Explanations
+
+
+def build(
+    client: Client,
+    informers: Informers,
+    config: Store,
+    clock: Clock,
+    *,
+    listen: tuple[str, int],
+    probe: Probe,
+) -> Autoscaler:
+    """Wire the autoscaler; nothing starts before its parts are run.
+
+    Args:
+        listen: address of the stat server.
+        probe: whether the activator answers for a ServerlessService, see `public_service_probe`.
+    """
+    collector = Collector()
+    explanations = Explanations()
+    pods = informers.of(PODS, labels=keys.REVISION, indexers={BY_REVISION: revision_index})
+
+    def ready_pods(key: tuple[str, str]) -> int | None:
+        return sum(map(is_serving, pods.by_index(BY_REVISION, "/".join(key))))
+
+    # The multiscaler tells the reconciler and the reconciler asks the multiscaler; the knot is tied here.
+    multiscaler = MultiScaler(collector, ready_pods, explanations, clock, lambda key: kpa.decided(key))
+    kpa = Kpa(
+        client,
+        informers,
+        config,
+        multiscaler,
+        collector,
+        explanations,
+        clock,
+        ready_pods=ready_pods,
+        probe=probe,
+    )
+
+    def pod_changed(change: Change) -> None:
+        """A pod became ready or ceased to be: its revision's status and activator count depend on it."""
+        before = change.old is not None and is_serving(change.old)
+        after = change.type != "deleted" and is_serving(change.object)
+        if before != after and (revision := meta.labels(change.object).get(keys.REVISION)):
+            kpa.controller.enqueue(Key(meta.namespace(change.object), revision))
+
+    pods.add_handler(pod_changed)
+
+    def on_stat(key: tuple[str, str], stat: Stat) -> None:
+        collector.record(key, stat.timestamp, stat)
+        multiscaler.poke(key, stat)
+
+    metrics = Metrics(client, informers, collector, clock)
+    server = StatServer(listen, on_stat, explanations, clock)
+    scraper = Scraper(collector, pods, server, clock, metrics.controller)
+    return Autoscaler((server, metrics.controller, kpa.controller, multiscaler, scraper), server, explanations)
+
+
+def public_service_probe(session: aiohttp.ClientSession, *, cluster_domain: str, proxy: str | None = None) -> Probe:
+    """A probe of a revision's public Service, by its cluster name (serving §4.8).
+
+    Args:
+        proxy: HTTP proxy that knows cluster names, where the resolver does not (embedded mode).
+    """
+
+    async def probe(sks: Obj) -> bool:
+        service = meta.at(sks, "status", "serviceName", default="")
+        if not service:
+            return False
+        port = 81 if meta.at(sks, "spec", "protocolType") == "h2c" else 80
+        url = f"http://{service}.{meta.namespace(sks)}.svc.{cluster_domain}:{port}//healthz"
+        headers = {"User-Agent": "Knative-Autoscaling-Probe", keys.HEADER_PROBE: "activator"}
+        timeout = aiohttp.ClientTimeout(total=PROBE_TIMEOUT)
+        try:
+            async with session.get(
+                url, headers=headers, proxy=proxy, timeout=timeout, allow_redirects=False
+            ) as response:
+                return response.status == 200 and await response.content.read(64) == b"activator"
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+
+    return probe
