@@ -6,7 +6,7 @@ Most are parsed by `kncore.config`; `config-logging` only travels through here, 
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Literal, Protocol, Self
 
 from kncore.api import meta
 from kncore.api.meta import Obj
@@ -53,7 +53,7 @@ class CurrentLogging:
 
 
 class _Events(Protocol):
-    def event(self, obj: Obj, type_: str, reason: str, message: str) -> None: ...
+    def event(self, obj: Obj, type_: Literal["Normal", "Warning"], reason: str, message: str) -> None: ...
 
 
 def follow(

@@ -1,6 +1,7 @@
 """Configuration: stamps a Revision per generation, and follows which is the latest ready one (serving §1.8)."""
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from controller import children
 from controller.frame import World, framed
@@ -149,7 +150,7 @@ class ConfigurationReconciler:
                 ready.append(created)
             if not ready:
                 return
-            chosen = meta.name(max(ready, key=lambda revision: _generation(revision)))
+            chosen = meta.name(max(ready, key=_generation))
         if chosen != present:
             status["latestReadyRevisionName"] = chosen
             self._event(configuration, "Normal", "LatestReadyUpdate", f'LatestReadyRevisionName updated to "{chosen}"')
@@ -161,7 +162,7 @@ class ConfigurationReconciler:
             if meta.is_controlled_by(revision, configuration)
         ]
 
-    def _event(self, configuration: Obj, type_: str, reason: str, message: str) -> None:
+    def _event(self, configuration: Obj, type_: Literal["Normal", "Warning"], reason: str, message: str) -> None:
         self._world.events.event(configuration, type_, reason, message)
 
 
@@ -170,6 +171,6 @@ def _by_configuration(revision: Obj) -> list[str]:
     return [f"{meta.namespace(revision)}/{name}"] if name else []
 
 
-def _generation(revision: Obj) -> int:
+def _generation(revision: Mapping[str, Any]) -> int:
     text = meta.labels(revision).get(keys.CONFIGURATION_GENERATION, "")
     return int(text) if text.isdecimal() else 0

@@ -8,7 +8,7 @@ workqueue. A body therefore only says what it saw. Source: serving §1.6.
 import copy
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from controller.config import CurrentLogging
 from kncore.api import meta
@@ -33,8 +33,8 @@ Body = Callable[[Obj, Conditions], Awaitable[None]]
 class Events(Protocol):
     """Where Events go: `kncore.kube.events.Recorder`, or a test's list."""
 
-    def event(self, obj: Obj, type_: str, reason: str, message: str) -> None:
-        """Record that something happened to the object; `type_` is Normal or Warning."""
+    def event(self, obj: Obj, type_: Literal["Normal", "Warning"], reason: str, message: str) -> None:
+        """Record that something happened to the object."""
 
 
 @dataclass(frozen=True, kw_only=True)

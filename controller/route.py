@@ -6,7 +6,7 @@ ingress's answer is turned into IngressReady.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -109,7 +109,7 @@ class RouteReconciler:
             conditions.mark_unknown("IngressReady", *_NOT_CONFIGURED)
         else:
             _copy_ready(ingress, conditions)
-        await self._point_placeholders(route, plan, services, ingress, conditions)
+        await self._point_placeholders(route, services.values(), ingress, conditions)
 
     # -- deciding --------------------------------------------------------------------------------------------------
 
@@ -160,7 +160,7 @@ class RouteReconciler:
         present = self._ingresses.get(meta.name(route), meta.namespace(route))
         if duration <= 0 or present is None:
             return goal
-        now_ns = int(self._world.clock.wall() * 1_000_000_000)
+        now_ns = round(self._world.clock.wall() * 1_000_000) * 1_000  # a float holds microseconds of today, not more
         stored = Rollout.parse(meta.annotations(present).get(keys.ROLLOUT, ""))
         if stored is not None and meta.is_ready(present):
             stored = observe(stored, now_ns, duration)
@@ -241,12 +241,12 @@ class RouteReconciler:
         return made
 
     async def _point_placeholders(
-        self, route: Obj, plan: _Plan, services: Mapping[str, Obj], ingress: Obj, conditions: Conditions
+        self, route: Obj, services: Iterable[Obj], ingress: Obj, conditions: Conditions
     ) -> None:
         """Aim the placeholder Services at where the ingress says it listens."""
-        for tag, service in services.items():
+        for service in services:
             try:
-                wanted = make_placeholder.load_balanced(route, meta.name(service), ingress, local=plan.local[tag])
+                wanted = make_placeholder.load_balanced(route, meta.name(service), ingress)
             except make_placeholder.TooManyLoadBalancers as exc:
                 logger.warning("placeholder Service left as it is", extra={"key": meta.key(route), "error": str(exc)})
                 continue

@@ -117,10 +117,13 @@ class ServiceReconciler:
                 condition, "NotOwned", f'There is an existing {resource.kind} "{name}" that we do not own.'
             )
             raise children.NotOwned(f'service: "{meta.name(service)}" does not own {resource.kind.lower()}: "{name}"')
-        # Compared as it would look if it were written today: an upgrade that brings new defaults must not touch it.
+        # Both are compared as they would look if written today: an upgrade that brings new defaults touches nothing.
         today = set_defaults(present, config=self._world.config, old=present, operation="UPDATE")
+        asked = set_defaults(
+            {**present, "spec": wanted["spec"]}, config=self._world.config, old=present, operation="UPDATE"
+        )
         same = (
-            children.equal(today.get("spec"), wanted.get("spec"))
+            children.equal(today["spec"], asked["spec"])
             and meta.labels(present) == meta.labels(wanted)
             and meta.annotations(present) == meta.annotations(wanted)
         )

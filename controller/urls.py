@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from controller.resources.ingress import Hosts
+from controller.resources.metadata import without
 from kncore.api import keys, meta
 from kncore.api.meta import Obj
 from kncore.api.syntax import fully_qualified_domain_name
@@ -109,7 +110,8 @@ class Names:
         }
 
     def _domain(self) -> str:
-        return self.domain.lookup(meta.labels(self.route))
+        """The domain of the public name, also of a Route that keeps it to itself."""
+        return self.domain.lookup(without(meta.labels(self.route), keys.VISIBILITY))
 
 
 def _checked(name: str) -> str:

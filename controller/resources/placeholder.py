@@ -39,17 +39,17 @@ def initial(route: Obj, name: str, domain: str) -> Placeholder:
     return Placeholder(service=_service(route, name, _external_name(domain)))
 
 
-def load_balanced(route: Obj, name: str, ingress: Obj, *, local: bool) -> Placeholder | None:
+def load_balanced(route: Obj, name: str, ingress: Obj) -> Placeholder | None:
     """The Service once the KIngress has reported load balancers; None while it has not.
 
-    Args:
-        local: the target is only for callers inside the cluster.
+    Callers are inside the cluster, so the private list is preferred; an ingress may have only a public one.
+
     Raises:
         TooManyLoadBalancers: there is no single address to point at.
     """
     private = meta.at(ingress, "status", "privateLoadBalancer", "ingress", default=[])
     public = meta.at(ingress, "status", "publicLoadBalancer", "ingress", default=[])
-    balancers = private if private or local else public
+    balancers = private or public
     if not balancers:
         return None
     if len(balancers) > 1:
