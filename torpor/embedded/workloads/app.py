@@ -1,0 +1,52 @@
+"""All workload controllers of the embedded platform, ready to run."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from kncore.clock import Clock
+from kncore.kube.client import Client
+from kncore.kube.informers import Informers
+from torpor.embedded.workloads.deployment import Deployments
+from torpor.embedded.workloads.endpoints import EndpointsController
+from torpor.embedded.workloads.events import Record, silent
+from torpor.embedded.workloads.replicaset import ReplicaSets
+from torpor.embedded.workloads.scheduler import NodeRoom, Scheduler
+from torpor.embedded.workloads.serviceproxy import ServiceProxy
+
+__all__ = ["Part", "build"]
+
+
+class Part(Protocol):
+    """Something that runs until it is cancelled."""
+
+    name: str
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+
+
+def build(
+    client: Client,
+    informers: Informers,
+    *,
+    node: NodeRoom,
+    serves: Callable[[str], bool],
+    clock: Clock | None = None,
+    record: Record = silent,
+) -> list[Part]:
+    """Deployments, ReplicaSets, scheduler, endpoints and service proxy.
+
+    Args:
+        informers: shared with the rest of the process; run by the caller.
+        node: the one node there is.
+        serves: whether an address is a cluster IP of this instance.
+        record: writes an Event, e.g. `Recorder.event`.
+    """
+    replicasets = ReplicaSets(client, informers, node, clock=clock, record=record)
+    return [
+        replicasets,
+        Deployments(client, informers, replicasets, clock=clock, record=record),
+        Scheduler(client, informers, node, clock=clock, record=record),
+        EndpointsController(client, informers),
+        ServiceProxy(informers, serves=serves),
+    ]
