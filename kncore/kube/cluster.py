@@ -12,7 +12,9 @@ aiohttp's and the operating system's errors become `Unreachable` at this edge, a
 """
 
 import asyncio
+import contextlib
 import random
+import re
 import socket
 import ssl
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -50,7 +52,7 @@ __all__ = ["HttpClient", "Statistics"]
 
 _Query: TypeAlias = Mapping[str, str]
 
-_PAGE = 500  # objects per list request, as kubectl and client-go ask
+_PAGE = 500
 _ATTEMPTS = 5
 _LONGEST_WAIT = 10.0  # seconds; a longer Retry-After is answered by failing, the caller's back-off takes over
 _WATCH = (
@@ -62,7 +64,7 @@ _KEEPALIVE = 300.0  # the server closes idle connections earlier; a handshake co
 _CALLS = 64  # connections for short calls; more calls wait for one, within their deadline
 _STREAMS = 256  # connections for watches; a process has some twenty informers
 _BODY = 64 << 20  # one page of 500 objects of etcd's 1.5 MiB limit never comes near
-_LINE = 8 << 20  # an event of one such object, JSON-escaped, with room
+_EVENT = 8 << 20  # an event of one such object, JSON-escaped, with room
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +91,8 @@ class HttpClient:
         token: bearer token.
         connection: all of the above and more, from `kncore.kube.kubeconfig`; the other three are then ignored.
         timeout: seconds a call may take, retries included; a watch may take as long to begin.
+        page: objects per list request; as kubectl and client-go ask.
+        event_bytes: the longest line of a watch that is read.
         user_agent: how the server's audit log names us.
         on_warning: called with the text of each warning that the server adds to an answer.
     """
@@ -101,6 +105,8 @@ class HttpClient:
         token: str | None = None,
         connection: Connection | None = None,
         timeout: float = 30.0,
+        page: int = _PAGE,
+        event_bytes: int = _EVENT,
         user_agent: str = "torpor",
         on_warning: Callable[[str], None] | None = None,
     ) -> None:
@@ -113,6 +119,8 @@ class HttpClient:
             )
         self.connection = connection
         self._timeout = timeout
+        self._page = page
+        self._event_bytes = event_bytes
         self._user_agent = user_agent
         self._on_warning = on_warning
         self._calls: aiohttp.ClientSession | None = None
@@ -163,7 +171,7 @@ class HttpClient:
         self, resource: Resource, namespace: str | None = None, *, labels: str = "", fields: str = ""
     ) -> ObjectList:
         path = resource.path(namespace)
-        query = _selectors(labels, fields) | {"limit": str(_PAGE)}
+        query = _selectors(labels, fields) | {"limit": str(self._page)}
         items: list[Obj] = []
         while True:
             try:
@@ -247,17 +255,21 @@ class HttpClient:
             "allowWatchBookmarks": "true",
             "timeoutSeconds": str(seconds),
         }
-        lines = Lines(_LINE)
+        lines = Lines(self._event_bytes)
         # The server ends the stream by itself; a little later at the latest silence means that it is gone.
-        async for chunk in self.stream(resource.path(namespace), query, silence=seconds + 30.0):
-            for line in lines.feed(chunk):
-                yield parse_event(line)
+        # Closed by name: an abandoned inner generator would keep its connection until the collector comes by.
+        async with contextlib.aclosing(self.stream(resource.path(namespace), query, silence=seconds + 30.0)) as chunks:
+            async for chunk in chunks:
+                for line in lines.feed(chunk):
+                    yield parse_event(line)
         if lines.unfinished:
             raise Unreachable(f"watch of {resource} ended inside an event")
 
     async def aclose(self) -> None:
         self._closed = True
-        for session in (self._calls, self._watches):
+        sessions = (self._calls, self._watches)
+        self._calls = self._watches = None
+        for session in sessions:
             if session is not None:
                 await session.close()
 
@@ -392,7 +404,8 @@ class HttpClient:
                     raise await _error(answer)
                 if "Warning" in answer.headers and self._on_warning is not None:
                     for value in answer.headers.getall("Warning"):
-                        self._on_warning(_warning(value))
+                        for text in _warnings(value):
+                            self._on_warning(text)
                 body = await _body(answer)
         except (aiohttp.ClientError, OSError) as exc:
             raise _unreachable(f"{method} {url.path}", exc) from exc
@@ -521,10 +534,9 @@ async def _body(answer: aiohttp.ClientResponse) -> bytes:
     return b"".join(parts)
 
 
-def _warning(value: str) -> str:
-    """The text in `299 - "text"`."""
-    _, quote_mark, text = value.partition('"')
-    return text.rstrip('"').replace('\\"', '"') if quote_mark else value
+def _warnings(value: str) -> list[str]:
+    """The texts in a `Warning` header: `299 - "text", 299 - "another"`."""
+    return [re.sub(r"\\(.)", r"\1", text) for text in re.findall(r'"((?:[^"\\]|\\.)*)"', value)]
 
 
 def _open_socket(address: Any) -> socket.socket:
