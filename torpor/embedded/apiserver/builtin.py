@@ -13,7 +13,7 @@ from typing import Any
 from torpor.embedded.apiserver import columns, definitions
 from torpor.embedded.apiserver.columns import Column
 
-__all__ = ["KINDS", "REVIEWS", "VERBS", "Kind", "Scale", "from_crd"]
+__all__ = ["KINDS", "PACKAGES", "REVIEWS", "VERBS", "Kind", "Scale", "from_crd"]
 
 VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 OBJECT_META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
@@ -160,7 +160,7 @@ def _complete(schema: Mapping[str, Any], *, root: bool = False) -> dict[str, Any
     return made
 
 
-_PACKAGES = {
+PACKAGES = {
     "": "io.k8s.api.core",
     "admissionregistration.k8s.io": "io.k8s.api.admissionregistration",
     "apiextensions.k8s.io": "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions",
@@ -195,7 +195,7 @@ def _builtin(group_version: str, plural: str, kind: str, short: str = "", *, als
         short_names=tuple(short.split()),
         fields=(*BY_NAME, *also.split()),
         columns=shown or (columns.NAME, columns.AGE),
-        definition=f"{_PACKAGES[group]}.{version}.{kind}",
+        definition=f"{PACKAGES[group]}.{version}.{kind}",
         **rest,
     )
 
