@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from kncore.api import keys
-from kncore.api.kinds import decode, shape
+from kncore.api.kinds import decode, encode, shape
 from kncore.api.meta import Obj
 from kncore.api.names import child_name
 from kncore.api.settings import Settings
@@ -41,8 +41,7 @@ def set_defaults(
         stored = _defaulted(decode(old), config=config, old=None, creating=False)
     made = _defaulted(new, config=config, old=stored, creating=operation == "CREATE")
     _record_user(made, stored, user)
-    # Decoded once more: defaulting may leave fields that are not written when they are zero.
-    return decode(made)
+    return encode(made)
 
 
 def _defaulted(obj: Obj, *, config: Settings, old: Obj | None, creating: bool) -> Obj:

@@ -12,21 +12,25 @@ Equal messages with equal details become one line with all their paths. Each pro
 object, warnings are shown to the user and the object passes.
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 from kncore.strconv import quote
 
 __all__ = [
+    "MOST",
     "OK",
     "FieldError",
     "Level",
     "Problem",
     "disallowed",
+    "each",
     "generic",
     "invalid_key",
     "invalid_value",
+    "joined",
     "missing",
     "missing_one_of",
     "multiple_one_of",
@@ -121,6 +125,9 @@ class FieldError:
 OK: Final = FieldError()
 """No problem."""
 
+MOST: Final = 1000
+"""How many problems of one list are enough."""
+
 
 def _joined(prefix: str, path: str) -> str:
     """`prefix.path` in the usual notation: an index sticks to the part before it, an empty part disappears.
@@ -135,6 +142,27 @@ def _joined(prefix: str, path: str) -> str:
         elif part:
             parts.append(part)
     return ".".join(parts)
+
+
+def joined(errors: Iterable[FieldError]) -> FieldError:
+    """All the errors in one, or as many as are enough.
+
+    Clients choose how long their lists are; once `MOST` problems are found the object is refused whatever comes.
+    """
+    found: list[Problem] = []
+    for error in errors:
+        found += error.problems
+        if len(found) >= MOST:
+            break
+    return FieldError(tuple(found))
+
+
+_Item = TypeVar("_Item")
+
+
+def each(items: Iterable[_Item], check: Callable[[_Item], FieldError]) -> FieldError:
+    """What `check` finds in the items, each seen from the list, until that is enough."""
+    return joined(check(item).via_index(index) for index, item in enumerate(items))
 
 
 def generic(message: str, *fields: str, details: str = "") -> FieldError:

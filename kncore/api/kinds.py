@@ -1,6 +1,7 @@
 """The kinds that admission knows, and what an object of each looks like (serving §1.2).
 
-`decode` turns what a client sent into a clean object of its kind: the start of both defaulting and validation.
+`decode` turns what a client sent into a clean object of its kind, the start of both defaulting and validation, and
+`encode` into the form in which it is stored.
 """
 
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from kncore.api.meta import Obj
 from kncore.api.podspec import META, POD
 from kncore.api.shapes import DecodeError, Struct, parse_shapes
 
-__all__ = ["KINDS", "decode", "is_known", "shape"]
+__all__ = ["KINDS", "decode", "encode", "is_known", "shape"]
 
 SERVING: Final = """
 Service: apiVersion string?, kind string?, metadata ObjectMeta, spec ServiceSpec, status ServiceStatus
@@ -122,11 +123,13 @@ def is_known(obj: Any) -> bool:
 
 def shape(name: str) -> Struct:
     """The shape of a kind, or of a part of one such as `RevisionSpec`."""
-    return _shapes()[name]
+    return _shapes(keep_empty=True)[name]
 
 
 def decode(obj: Any) -> Obj:
-    """A clean copy of the object: fields of its kind only, each of its type, quantities canonical.
+    """A clean copy of the object as it was received: fields of its kind only, each of its type, quantities canonical.
+
+    An empty list is not an absent one here: a user who sends it in a forbidden field has set the field.
 
     Raises:
         DecodeError: not an object of a known kind, or a field has the wrong type.
@@ -137,7 +140,13 @@ def decode(obj: Any) -> Obj:
     return clean
 
 
+def encode(obj: Obj) -> Obj:
+    """A decoded object as it is written: without what is zero or empty and may be left out."""
+    written: Obj = _shapes(keep_empty=False)[obj["kind"]].decode(obj)
+    return written
+
+
 @cache
-def _shapes() -> dict[str, Struct]:
+def _shapes(*, keep_empty: bool) -> dict[str, Struct]:
     pod = POD.replace("\nPodSpec:", f"\nRevisionSpec: {REVISION_SPEC},", 1)
-    return parse_shapes(META, pod, SERVING, INTERNAL)
+    return parse_shapes(META, pod, SERVING, INTERNAL, keep_empty=keep_empty)

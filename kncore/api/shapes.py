@@ -13,7 +13,6 @@ Shapes are written as text, one structure per entry, which reads like the types 
 points to a zero value; `!` behind a pointer shows an absent one as null. `[]T` is a list, `{}T` a map by string.
 """
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -153,6 +152,12 @@ class _Field:
     omit_absent: bool  # nothing is written for an absent value
     omit_zero: bool  # nor for a zero one
 
+    def meant(self, owner: Mapping[str, Any]) -> Any:
+        """The field's value for a comparison: left out means zero, except for pointers; an empty list means none."""
+        if isinstance(self.shape, _List | _Map):
+            return owner.get(self.name) or None
+        return owner.get(self.name, None if isinstance(self.shape, _Pointer) else self.shape.zero())
+
 
 class Struct:
     """An object with known fields."""
@@ -183,22 +188,27 @@ class Struct:
 
     def same(self, one: Any, other: Any) -> bool:
         return all(
-            _both(field.shape)(one.get(name, _nothing(field)), other.get(name, _nothing(field)))
+            _both(field.shape)(field.meant(one), field.meant(other))
             for name, field in self.fields.items()
             if name in one or name in other
         )
 
 
-def parse_shapes(*texts: str) -> dict[str, Struct]:
-    """All structures described in the texts, by name; a later text may use those of an earlier one.
+def parse_shapes(*texts: str, keep_empty: bool = False) -> dict[str, Struct]:
+    """All structures described in the texts, by name.
 
+    Args:
+        texts: descriptions, which may refer to each other.
+        keep_empty: shapes that keep a list or map that is there but empty, although it would be left out on writing.
     Raises:
         KeyError: a field of a type that is described nowhere.
     """
     described = dict(entry for text in texts for entry in _entries(text))
     structs = {name: Struct() for name in described}
     for name, fields in described.items():
-        structs[name].fields = {field.name: field for field in (_field(item, structs) for item in fields)}
+        structs[name].fields = {
+            field.name: field for field in (_field(item, structs, keep_empty=keep_empty) for item in fields)
+        }
     return structs
 
 
@@ -214,11 +224,12 @@ def _entries(text: str) -> list[tuple[str, list[str]]]:
     return found
 
 
-def _field(text: str, structs: Mapping[str, Struct]) -> _Field:
+def _field(text: str, structs: Mapping[str, Struct], *, keep_empty: bool) -> _Field:
     name, _, type_ = text.partition(" ")
     pointer = type_.startswith("*")
     omit_zero = type_.endswith("?")
     omit_absent = omit_zero or (pointer and not type_.endswith("!"))
+    omit_zero = omit_zero and not (keep_empty and type_.startswith(("[]", "{}")))
     return _Field(name, _shape(type_.rstrip("?!"), structs), omit_absent=omit_absent, omit_zero=omit_zero)
 
 
@@ -239,11 +250,6 @@ def _both(shape: Shape) -> Callable[[Any, Any], bool]:
         return one is other if one is None or other is None else shape.same(one, other)
 
     return same
-
-
-def _nothing(field: _Field) -> Any:
-    """What a left-out field stands for when it is compared: zero, or nothing for a pointer."""
-    return None if isinstance(field.shape, _Pointer | _List | _Map) else field.shape.zero()
 
 
 _NAMES: Final = {
@@ -313,5 +319,6 @@ _SCALARS: Final[Mapping[str, Shape]] = {
     "quantity": _Quantity(_quantity, "0"),
     "url": _Scalar(_url, ""),
     "time": _Scalar(_string, None),  # RFC 3339 text, passed through
-    "any": _Scalar(copy.deepcopy, None),
+    # Passed through uncopied: nobody here reads it, and copying would recurse as deep as a client likes to nest.
+    "any": _Scalar(lambda value: value, None),
 }

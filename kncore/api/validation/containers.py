@@ -1,13 +1,16 @@
 """The pod of a Revision and its containers (serving §1.5.5)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from kncore.api.fielderror import (
+    MOST,
     OK,
     FieldError,
+    each,
     generic,
     invalid_value,
+    joined,
     missing,
     missing_one_of,
     multiple_one_of,
@@ -32,6 +35,11 @@ _PORT_NAMES: Final = frozenset({"", "h2c", "http1"})
 _MESSAGE_POLICIES: Final = frozenset({"", "File", "FallbackToLogsOnError"})
 _PROBES: Final = ("livenessProbe", "readinessProbe", "startupProbe")
 
+# In some lists an item's error prefixes all errors found before it once more (`containers[2].containers[1].name`,
+# `configMapRef[2].secretRef[1]`; serving §10.4). Clients know the paths, but they also choose how long the list is, and
+# the paths grow with every item, so only the first items do it.
+_ODD_PREFIXES: Final = 32
+
 
 def pod(spec: Obj, features: Features) -> FieldError:
     """The PodSpec part of a Revision's spec."""
@@ -39,10 +47,11 @@ def pod(spec: Obj, features: Features) -> FieldError:
     init_containers = spec.get("initContainers", [])
     security = spec.get("securityContext")
     wrong = masks.pod(spec, features) + pod_security(security, features).via("securityContext")
-    for field, group in (("containers", containers), ("initContainers", init_containers)):
-        for index, container in enumerate(group):
-            insecure = insecure_defaults(security, container.get("securityContext"), features)
-            wrong += insecure.via("securityContext").via_index(index).via(field)
+
+    def insecure(container: Obj) -> FieldError:
+        return insecure_defaults(security, container.get("securityContext"), features).via("securityContext")
+
+    wrong += each(containers, insecure).via("containers") + each(init_containers, insecure).via("initContainers")
     given = spec.get("volumes", [])
     wrong += volumes(given, mounted_names([*init_containers, *containers]), features).via("volumes")
     by_name = volumes_by_name(given)
@@ -51,7 +60,8 @@ def pod(spec: Obj, features: Features) -> FieldError:
     if not containers:
         wrong += missing("containers")
     elif len(containers) == 1:
-        wrong += _serving(containers[0], containers, by_name, features).via_index(0).via("containers")
+        port_name = _serving_port_name(containers)
+        wrong += _serving(containers[0], port_name, by_name, features).via_index(0).via("containers")
     else:
         wrong += _containers(containers, by_name, features)
     account = spec.get("serviceAccountName", "")
@@ -83,19 +93,14 @@ def _serving_port_name(containers: Sequence[Obj]) -> str:
 def _containers(containers: Sequence[Obj], by_name: Mapping[str, Obj], features: Features) -> FieldError:
     if features.multi_container is not Flag.ENABLED:
         return generic(f"multi-container is off, but found {len(containers)} containers")
-    wrong = OK
-    seen: set[str] = set()
-    for index, container in enumerate(containers):
-        if container["name"] in seen:
-            # The original prefixes everything found so far once more here; clients know the paths.
-            wrong = (wrong + _duplicate(container["name"])).via_index(index).via("containers")
-        seen.add(container["name"])
+    port_name = _serving_port_name(containers)
+
+    def check(container: Obj) -> FieldError:
         if container.get("ports"):
-            about = _serving(container, containers, by_name, features)
-        else:
-            about = _sidecar(container, by_name, features)
-        wrong += about.via_index(index).via("containers")
-    return wrong
+            return _serving(container, port_name, by_name, features)
+        return _sidecar(container, by_name, features)
+
+    return _all_named(containers, set(), check, among_themselves=True)
 
 
 def _init_containers(
@@ -108,29 +113,40 @@ def _init_containers(
         count = len(init_containers)
         return generic(f"pod spec support for init-containers is off, but found {count} init containers")
     taken = {container["name"] for container in containers}
+
+    def check(container: Obj) -> FieldError:
+        not_allowed = [field for field in (*_PROBES, "lifecycle") if field in container]
+        wrong = generic("field not allowed in an init container", *not_allowed) if not_allowed else OK
+        # Its ports lack the list's index in the original's paths.
+        ports = joined(map(_port, container.get("ports", ())))
+        return wrong + _container(container, by_name, features, ports=ports, reserved_env=_RESERVED_ENV - {"PORT"})
+
+    return _all_named(init_containers, taken, check, among_themselves=False)
+
+
+def _all_named(
+    containers: Sequence[Obj], taken: set[str], check: Callable[[Obj], FieldError], *, among_themselves: bool
+) -> FieldError:
+    """What `check` finds in the containers, and duplicates of the taken names and, optionally, of each other's."""
     wrong = OK
-    for index, container in enumerate(init_containers):
-        if container["name"] in taken:
-            wrong = (wrong + _duplicate(container["name"])).via_index(index).via("containers")
-        about = OK
-        for field in (*_PROBES, "lifecycle"):
-            if field in container:
-                about += generic("field not allowed in an init container", field)
-        ports = OK
-        for port in container.get("ports", ()):
-            ports += _port(port)
-        about += _container(container, by_name, features, ports=ports, reserved_env=_RESERVED_ENV - {"PORT"})
-        wrong += about.via_index(index).via("containers")
+    for index, container in enumerate(containers):
+        name = container["name"]
+        if name in taken:
+            duplicate = generic(f"duplicate container name {quote(name)}", "name")
+            if index < _ODD_PREFIXES:
+                wrong = (wrong + duplicate).via_index(index).via("containers")
+            else:
+                wrong += duplicate.via_index(index).via("containers")
+        if among_themselves:
+            taken.add(name)
+        wrong += check(container).via_index(index).via("containers")
+        if len(wrong.problems) >= MOST:
+            break
     return wrong
 
 
-def _duplicate(name: str) -> FieldError:
-    return generic(f"duplicate container name {quote(name)}", "name")
-
-
-def _serving(container: Obj, containers: Sequence[Obj], by_name: Mapping[str, Obj], features: Features) -> FieldError:
+def _serving(container: Obj, port_name: str, by_name: Mapping[str, Obj], features: Features) -> FieldError:
     """The container that gets the requests."""
-    port_name = _serving_port_name(containers)
     wrong = (
         probe(container.get("livenessProbe"), port_name).via("livenessProbe")
         + readiness_probe(container.get("readinessProbe"), port_name).via("readinessProbe")
@@ -186,29 +202,31 @@ def _container(
 
 
 def _env(variables: Sequence[Obj], reserved: frozenset[str], features: Features) -> FieldError:
-    wrong = OK
-    for index, variable in enumerate(variables):
-        name = variable["name"]
-        about = OK
+    def check(variable: Obj) -> FieldError:
+        name, wrong = variable["name"], OK
         if not name:
-            about += missing("name")
+            wrong += missing("name")
         elif name in reserved:
-            about += generic(f"{quote(name)} is a reserved environment variable", "name")
+            wrong += generic(f"{quote(name)} is a reserved environment variable", "name")
         if "valueFrom" in variable:
-            about += masks.env_source(variable["valueFrom"], features).via("valueFrom")
-        wrong += about.via_index(index)
-    return wrong
+            wrong += masks.env_source(variable["valueFrom"], features).via("valueFrom")
+        return wrong
+
+    return each(variables, check)
 
 
 def _env_from(sources: Sequence[Obj]) -> FieldError:
     wrong = OK
     for index, source in enumerate(sources):
         given = [field for field in ("secretRef", "configMapRef") if field in source]
-        for field in given:
-            # Each source goes around the errors of those before it, which have no index of their own (serving §10.4).
-            wrong = wrong.via_index(index).via(field)
+        if index < _ODD_PREFIXES:
+            for field in given:
+                wrong = wrong.via_index(index).via(field)
         if len(given) != 1:
+            # Without an index: these errors get the prefixes of the sources that follow.
             wrong += (multiple_one_of if given else missing_one_of)("configMapRef", "secretRef")
+            if len(wrong.problems) >= MOST:
+                break
     return wrong
 
 

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from kncore.api.fielderror import OK, FieldError, generic, invalid_value, missing
+from kncore.api.fielderror import OK, FieldError, each, generic, invalid_value, missing
 from kncore.api.meta import Obj, annotations
 from kncore.api.settings import Settings
 from kncore.api.syntax import c_identifier, dns_1123_label, qualified_name
@@ -83,14 +83,19 @@ def ingress(obj: Obj) -> FieldError:
     if not spec:
         return missing("spec")
     wrong = OK if spec.get("rules") else missing("rules")
-    for index, rule in enumerate(spec.get("rules", ())):
-        wrong += _rule(rule, obj["metadata"].get("namespace", "")).via_index(index).via("rules")
-    for index, tls in enumerate(spec.get("tls", ())):
-        absent = [field for field in ("secretName", "secretNamespace") if not tls.get(field)]
-        wrong += (missing(*(absent if tls else [""])) if absent else OK).via_index(index).via("tls")
+    namespace = obj["metadata"].get("namespace", "")
+    wrong += each(spec.get("rules", ()), lambda rule: _rule(rule, namespace)).via("rules")
+    wrong += each(spec.get("tls", ()), _tls).via("tls")
     if (option := spec.get("httpOption", "")) not in _HTTP_OPTIONS:
         wrong += invalid_value(option, "httpOption")
     return wrong.via("spec")
+
+
+def _tls(tls: Obj) -> FieldError:
+    if not tls:
+        return missing("")
+    absent = [field for field in ("secretName", "secretNamespace") if not tls.get(field)]
+    return missing(*absent) if absent else OK
 
 
 def _rule(rule: Obj, namespace: str) -> FieldError:
@@ -100,8 +105,7 @@ def _rule(rule: Obj, namespace: str) -> FieldError:
         return missing("http")
     paths = rule["http"]["paths"] or []
     wrong = OK if paths else missing("paths")
-    for index, path in enumerate(paths):
-        wrong += _path(path, namespace).via_index(index).via("paths")
+    wrong += each(paths, lambda path: _path(path, namespace)).via("paths")
     return wrong.via("http")
 
 
@@ -141,9 +145,7 @@ def certificate(obj: Obj) -> FieldError:
     hosts, domain, wrong = spec["dnsNames"] or [], spec.get("domain", ""), OK
     if not hosts:
         wrong += missing("dnsNames")
-    for index, host in enumerate(hosts):
-        if not host:
-            wrong += invalid_value(host, "").via_index(index).via("dnsNames")
+    wrong += each(hosts, lambda host: OK if host else invalid_value(host, "")).via("dnsNames")
     if not spec["secretName"]:
         wrong += missing("secretName")
     if domain and hosts and not any(host == domain or host.endswith(f".{domain}") for host in hosts):

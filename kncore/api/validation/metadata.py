@@ -3,7 +3,7 @@
 from typing import Final
 
 from kncore.api import keys
-from kncore.api.fielderror import OK, FieldError, generic, invalid_key, invalid_value, missing
+from kncore.api.fielderror import OK, FieldError, generic, invalid_key, invalid_value, joined, missing
 from kncore.api.meta import Obj, annotations, labels
 from kncore.api.syntax import dns_1035_label, dns_1035_prefix
 from kncore.api.validation.scaling import found, has_second_precision, no_scaling_annotations
@@ -88,8 +88,6 @@ def whole_seconds(given: dict[str, str], aliases: tuple[str, ...], name: str) ->
 
 def networking_annotations(given: dict[str, str]) -> FieldError:
     """On templates and ServerlessServices only the known networking annotations may stand: a typo would do nothing."""
-    wrong = OK
-    for key in given:
-        if key.startswith(keys.GROUP_NETWORKING) and key not in _NETWORKING:
-            wrong += invalid_key(key, "")
-    return wrong
+    return joined(
+        invalid_key(key, "") for key in given if key.startswith(keys.GROUP_NETWORKING) and key not in _NETWORKING
+    )

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from kncore.api import keys
-from kncore.api.fielderror import OK, FieldError, generic, invalid_key, invalid_value, out_of_bounds
+from kncore.api.fielderror import OK, FieldError, generic, invalid_key, invalid_value, joined, out_of_bounds
 from kncore.config.autoscaler import Autoscaler
 from kncore.quantity import parse_duration_ns
 from kncore.strconv import INT32_MAX, format_float, parse_float, parse_int
@@ -40,11 +40,7 @@ def has_second_precision(duration_ns: int) -> bool:
 def no_scaling_annotations(annotations: Annotations) -> FieldError:
     """Outside templates these annotations do nothing, so they are refused with a hint where to put them."""
     hint = 'autoscaling annotations must be put under "spec.template.metadata.annotations" to work'
-    wrong = OK
-    for key in annotations:
-        if key.startswith(keys.GROUP_AUTOSCALING):
-            wrong += invalid_key(key, "", hint)
-    return wrong
+    return joined(invalid_key(key, "", hint) for key in annotations if key.startswith(keys.GROUP_AUTOSCALING))
 
 
 def scaling_annotations(annotations: Annotations, config: Autoscaler) -> FieldError:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from kncore.api.fielderror import OK, FieldError, Level, generic, invalid_value, out_of_bounds
+from kncore.api.fielderror import OK, FieldError, Level, each, generic, invalid_value, out_of_bounds
 from kncore.api.meta import Obj
 from kncore.api.validation import masks
 from kncore.config.features import Features
@@ -19,10 +19,7 @@ def pod_security(context: Obj | None, features: Features) -> FieldError:
     if context is None:
         return OK
     wrong = masks.pod_security(context, features) + _ids(context, ("runAsUser", "runAsGroup", "fsGroup"))
-    for index, group in enumerate(context.get("supplementalGroups", ())):
-        if not 0 <= group <= INT32_MAX:
-            wrong += out_of_bounds(group, 0, INT32_MAX, "").via_index(index).via("supplementalGroups")
-    return wrong
+    return wrong + each(context.get("supplementalGroups", ()), _id).via("supplementalGroups")
 
 
 def container_security(context: Obj | None, features: Features) -> FieldError:
@@ -38,9 +35,13 @@ def container_security(context: Obj | None, features: Features) -> FieldError:
 def _ids(context: Obj, fields: Sequence[str]) -> FieldError:
     wrong = OK
     for field in fields:
-        if field in context and not 0 <= context[field] <= INT32_MAX:
-            wrong += out_of_bounds(context[field], 0, INT32_MAX, field)
+        if field in context:
+            wrong += _id(context[field]).via(field)
     return wrong
+
+
+def _id(value: int) -> FieldError:
+    return OK if 0 <= value <= INT32_MAX else out_of_bounds(value, 0, INT32_MAX, "")
 
 
 def insecure_defaults(pod: Obj | None, container: Obj | None, features: Features) -> FieldError:
@@ -66,9 +67,9 @@ def insecure_defaults(pod: Obj | None, container: Obj | None, features: Features
     capabilities = container.get("capabilities")
     if capabilities is None:
         unset.append("capabilities")
-    elif not capabilities.get("drop"):
+    elif "drop" not in capabilities:
         unset.append("capabilities.drop")
-    elif capabilities["drop"][0] == "all":
+    elif capabilities["drop"][:1] == ["all"]:
         misspelt = invalid_value("all", "capabilities.drop", "Must be spelled as 'ALL'")
     insecure = generic(_INSECURE, *unset) if unset else OK
     return (insecure + misspelt).at(Level.WARNING)

@@ -6,9 +6,11 @@ from kncore.api.fielderror import (
     OK,
     FieldError,
     disallowed,
+    each,
     generic,
     invalid_key,
     invalid_value,
+    joined,
     missing_one_of,
     multiple_one_of,
     out_of_bounds,
@@ -23,23 +25,26 @@ __all__ = ["traffic"]
 
 def traffic(targets: Sequence[Obj], *, own_configuration: bool) -> FieldError:
     """The whole list; `own_configuration` for a Service, whose targets can only be its own Revisions."""
-    wrong = OK
-    first_with: dict[str, int] = {}
-    for index, target in enumerate(targets):
-        wrong += _target(target, own_configuration=own_configuration).via_index(index)
-        tag = target.get("tag", "")
-        if not tag:
-            continue
-        if problems := dns_1035_label(tag):
-            wrong += invalid_value(f"not a DNS 1035 label: {shown(problems)}", "").via_index(index).via("tag")
-        if tag in first_with:
-            paths = (f"[{index}].tag", f"[{first_with[tag]}].tag")
-            wrong += generic(f"Multiple definitions for {quote(tag)}", *paths)
-        first_with.setdefault(tag, index)
+    wrong = each(targets, lambda target: _target(target, own_configuration=own_configuration)) + _tags(targets)
     total = sum(target.get("percent", 0) for target in targets)
     if total != 100:
         wrong += generic(f"Traffic targets sum to {total}, want 100", "")
     return wrong
+
+
+def _tags(targets: Sequence[Obj]) -> FieldError:
+    """Tags become part of host names, so each is a label and stands for one target only."""
+    first_with: dict[str, int] = {}
+
+    def check(index: int, tag: str) -> FieldError:
+        wrong = OK
+        if problems := dns_1035_label(tag):
+            wrong += invalid_value(f"not a DNS 1035 label: {shown(problems)}", f"tag[{index}]")
+        if (first := first_with.setdefault(tag, index)) != index:
+            wrong += generic(f"Multiple definitions for {quote(tag)}", f"[{index}].tag", f"[{first}].tag")
+        return wrong
+
+    return joined(check(index, target["tag"]) for index, target in enumerate(targets) if "tag" in target)
 
 
 def _target(target: Obj, *, own_configuration: bool) -> FieldError:

@@ -7,6 +7,7 @@ from typing import Final
 from kncore.api.fielderror import (
     OK,
     FieldError,
+    each,
     generic,
     invalid_value,
     missing,
@@ -41,18 +42,18 @@ def volumes_by_name(given: Sequence[Obj]) -> dict[str, Obj]:
 
 def volumes(given: Sequence[Obj], mounted: Collection[str], features: Features) -> FieldError:
     """All volumes of a pod: unique names, each mounted somewhere, each of one allowed kind."""
-    wrong = OK
     seen: set[str] = set()
-    for index, volume in enumerate(given):
-        name = volume["name"]
-        about = OK
+
+    def check(volume: Obj) -> FieldError:
+        name, wrong = volume["name"], OK
         if name in seen:
-            about += generic(f"duplicate volume name {quote(name)}", "name")
+            wrong += generic(f"duplicate volume name {quote(name)}", "name")
         if name not in mounted:
-            about += generic(f"volume with name {quote(name)} not mounted", "name")
+            wrong += generic(f"volume with name {quote(name)} not mounted", "name")
         seen.add(name)
-        wrong += (about + _volume(volume, features)).via_index(index)
-    return wrong
+        return wrong + _volume(volume, features)
+
+    return each(given, check)
 
 
 # In the order in which the original lists them: the kind's flag and how messages call the kind.
@@ -117,8 +118,7 @@ def _sources(volume: Obj) -> FieldError:
         if kind in volume:
             wrong += _items(volume[kind])
     if "projected" in volume:
-        for index, source in enumerate(volume["projected"]["sources"] or ()):
-            wrong += _projection(source).via_index(index).via("projected")
+        wrong += each(volume["projected"]["sources"] or (), _projection).via("projected")
     if "emptyDir" in volume:
         wrong += _empty_dir(volume["emptyDir"]).via("emptyDir")
     if "image" in volume:
@@ -128,11 +128,12 @@ def _sources(volume: Obj) -> FieldError:
 
 def _items(source: Obj) -> FieldError:
     """The keys picked from a ConfigMap or Secret."""
-    wrong = OK
-    for index, item in enumerate(source.get("items", ())):
-        absent = [field for field in ("key", "path") if not item[field]]
-        wrong += (missing(*absent) if absent else OK).via_index(index).via("items")
-    return wrong
+    return each(source.get("items", ()), _item).via("items")
+
+
+def _item(item: Obj) -> FieldError:
+    absent = [field for field in ("key", "path") if not item[field]]
+    return missing(*absent) if absent else OK
 
 
 def _projection(source: Obj) -> FieldError:
@@ -143,8 +144,7 @@ def _projection(source: Obj) -> FieldError:
     if "serviceAccountToken" in source and not source["serviceAccountToken"]["path"]:
         wrong += missing("path").via("serviceAccountToken")
     if "downwardAPI" in source:
-        for index, file in enumerate(source["downwardAPI"].get("items", ())):
-            wrong += _downward(file).via_index(index).via("items").via("downwardAPI")
+        wrong += each(source["downwardAPI"].get("items", ()), _downward).via("downwardAPI.items")
     found = [kind for kind in _PROJECTIONS if kind in source]
     if not found:
         return wrong + missing_one_of(*_PROJECTIONS)
@@ -179,19 +179,17 @@ def _image(source: Obj) -> FieldError:
 
 def volume_mounts(mounts: Sequence[Obj], by_name: Mapping[str, Obj], features: Features) -> FieldError:
     """The mounts of one container: each of a known volume, at a path of its own, read-only where it must be."""
-    wrong = OK
     taken: set[str] = set()
-    for index, mount in enumerate(mounts):
-        path = mount["mountPath"]
-        about = masks.volume_mount(mount, features)
+
+    def check(mount: Obj) -> FieldError:
+        wrong = masks.volume_mount(mount, features)
         if mount["name"] not in by_name:
-            about += generic("volumeMount has no matching volume", "name")
-        about += _mount_path(path, taken)
-        taken.add(_cleaned(path))
-        about += _read_only(mount, by_name.get(mount["name"], {}))
-        about += _propagation(mount, features)
-        wrong += about.via_index(index)
-    return wrong
+            wrong += generic("volumeMount has no matching volume", "name")
+        wrong += _mount_path(mount["mountPath"], taken)
+        taken.add(_cleaned(mount["mountPath"]))
+        return wrong + _read_only(mount, by_name.get(mount["name"], {})) + _propagation(mount, features)
+
+    return each(mounts, check)
 
 
 def _cleaned(path: str) -> str:
