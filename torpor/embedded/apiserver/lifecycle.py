@@ -1,4 +1,4 @@
-"""What the server itself writes into objects: identity, generation, deletion; and which half of them a caller may touch.
+"""What the server itself writes into objects: identity, generation, deletion; and which half a caller may touch.
 
 Pure functions over plain objects. They follow apiserver `pkg/registry/rest` (BeforeCreate, BeforeUpdate, BeforeDelete)
 and apimachinery's name rules; texts are upstream's, since people search for them.
@@ -299,7 +299,6 @@ class Deletion:
     """Precondition."""
     resource_version: str | None = None
     """Precondition."""
-    dry_run: bool = False
 
 
 def grace_of(kind: Kind, obj: Obj, asked: int | None) -> int:

@@ -57,7 +57,7 @@ class Key(NamedTuple):
 class Record:
     """One object at one version: its JSON, and what is asked of it all the time."""
 
-    __slots__ = ("_obj", "data", "key", "labels", "owners", "uid", "version")
+    __slots__ = ("_obj", "api_version", "data", "key", "labels", "owners", "uid", "version")
 
     def __init__(self, key: Key, obj: Obj, data: bytes, version: int) -> None:
         metadata = obj["metadata"]
@@ -65,6 +65,7 @@ class Record:
         self.version = version
         self.data = data
         """The object as JSON, `resourceVersion` included."""
+        self.api_version: str = obj.get("apiVersion", "")
         self.uid: str = metadata.get("uid", "")
         self.labels: dict[str, str] = metadata.get("labels") or {}
         self.owners: tuple[str, ...] = tuple(one.get("uid", "") for one in metadata.get("ownerReferences") or ())
@@ -142,7 +143,7 @@ class Watcher:
             finally:
                 self._wake = None
         if self._cut:
-            raise expired("the client did not keep up with the changes it watches; list again")
+            raise expired("the watch was ended: it did not keep up with the changes, or its kind is gone; list again")
         events, self._events = self._events, []
         return events
 
@@ -157,11 +158,19 @@ class Watcher:
         if event is None or self._cut:
             return
         if len(self._events) >= self.depth:
-            self._cut = True
-            self._collection.cut += 1
-            self.close()
-        else:
-            self._events.append(event)
+            self.cut()
+            return
+        self._events.append(event)
+        self._notify()
+
+    def cut(self) -> None:
+        """End the watch: drop what waits and let the client list again."""
+        self._cut = True
+        self._collection.cut += 1
+        self.close()
+        self._notify()
+
+    def _notify(self) -> None:
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
 

@@ -1,0 +1,85 @@
+"""`pods/<name>/exec` over a WebSocket: the channel protocols v4 and v5 of Kubernetes.
+
+Each binary message begins with its channel: 0 stdin, 1 stdout, 2 stderr, 3 the final `Status`, 4 terminal size as JSON;
+in v5, 255 followed by a channel closes it, which is how a client says that its stdin has ended. Output waits for the
+client to read; a client that leaves kills the command.
+"""
+
+import asyncio
+from typing import Any
+
+import orjson
+from aiohttp import WSMsgType, web
+
+from torpor.embedded.apiserver.errors import StatusError
+from torpor.embedded.apiserver.pods import ExecSession
+
+__all__ = ["PROTOCOLS", "serve_exec"]
+
+PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
+STDIN, STDOUT, STDERR, FAULT, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
+_MESSAGE = 1 << 20
+"""Bytes of one message from a client; client-go sends 32 KiB."""
+_HEARTBEAT = 30.0
+
+
+async def serve_exec(request: web.BaseRequest, session: ExecSession) -> web.WebSocketResponse:
+    """Connect a started command with a client until either ends; closes the session."""
+    socket = web.WebSocketResponse(protocols=PROTOCOLS, max_msg_size=_MESSAGE, heartbeat=_HEARTBEAT)
+    try:
+        await socket.prepare(request)
+        async with asyncio.TaskGroup() as group:
+            reading = group.create_task(_feed(socket, session), name="exec stdin")
+            await _deliver(socket, session)
+            reading.cancel()
+        await socket.close()
+    finally:
+        await session.aclose()
+    return socket
+
+
+async def _deliver(socket: web.WebSocketResponse, session: ExecSession) -> None:
+    """Output, then how the command ended."""
+    try:
+        while (piece := await session.read()) is not None:
+            channel, data = piece
+            await socket.send_bytes(bytes((channel,)) + data)
+        code = await session.wait()
+        await socket.send_bytes(bytes((FAULT,)) + orjson.dumps(_outcome(code)))
+    except ConnectionError:
+        return  # the client has left
+
+
+async def _feed(socket: web.WebSocketResponse, session: ExecSession) -> None:
+    """Input and terminal sizes; a client that leaves ends the command."""
+    async for message in socket:
+        if message.type is not WSMsgType.BINARY or not message.data:
+            continue
+        channel, data = message.data[0], message.data[1:]
+        if channel == STDIN:
+            if data:
+                try:
+                    await session.write(data)
+                except ConnectionError:
+                    continue  # the command has closed its stdin; what it still says matters
+        elif channel == RESIZE:
+            try:
+                size = orjson.loads(data)
+                session.resize(int(size["Width"]), int(size["Height"]))
+            except (ValueError, KeyError, TypeError):
+                continue
+        elif channel == CLOSE and data[:1] == bytes((STDIN,)):
+            await session.close_stdin()
+    await session.aclose()
+
+
+def _outcome(code: int) -> dict[str, Any]:
+    if code == 0:
+        return {"metadata": {}, "status": "Success"}
+    fault = StatusError(
+        500,
+        "NonZeroExitCode",
+        f"command terminated with non-zero exit code: exit status {code}",
+        {"causes": [{"reason": "ExitCode", "message": str(code)}]},
+    )
+    return fault.status()
