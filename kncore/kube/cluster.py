@@ -276,9 +276,17 @@ class HttpClient:
     # -- more than objects ------------------------------------------------------------------------------------------
 
     async def raw(
-        self, method: str, path: str, query: _Query | None = None, body: Any = None, *, media_type: str = ""
+        self,
+        method: str,
+        path: str,
+        query: _Query | None = None,
+        body: Any = None,
+        *,
+        media_type: str = "",
+        accept: str = "",
     ) -> Any:
-        """The parsed JSON answer to any request, e.g. `/version` or a dry run; never repeated unless it is a GET."""
+        """The parsed JSON answer to any request, e.g. `/version`, a Table or a dry run; repeated only if it is a
+        GET."""
         return await self._call(
             method,
             path,
@@ -286,10 +294,11 @@ class HttpClient:
             None if body is None else orjson.dumps(body),
             media_type or "application/json",
             repeatable=method == "GET",
+            accept=accept,
         )
 
     async def stream(
-        self, path: str, query: _Query | None = None, *, silence: float | None = None
+        self, path: str, query: _Query | None = None, *, silence: float | None = None, accept: str = ""
     ) -> AsyncGenerator[bytes, None]:
         """The answer to a GET as it comes in, e.g. a pod's log; close the generator to stop.
 
@@ -298,7 +307,7 @@ class HttpClient:
         Raises:
             ApiError: the server refused, or the connection broke.
         """
-        answer = await self._open(path, query or {}, silence)
+        answer = await self._open(path, query or {}, silence, accept)
         self._streams += 1
         try:
             async with answer:
@@ -309,7 +318,7 @@ class HttpClient:
         finally:
             self._streams -= 1
 
-    async def _open(self, path: str, query: _Query, silence: float | None) -> aiohttp.ClientResponse:
+    async def _open(self, path: str, query: _Query, silence: float | None, accept: str) -> aiohttp.ClientResponse:
         """The head of a streamed answer; apart from its body, because a generator must not yield within a time-out."""
         url = self._url(path, query)
         limits = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT, sock_read=silence)
@@ -318,7 +327,11 @@ class HttpClient:
                 if self.connection.credentials.expires <= asyncio.get_running_loop().time():
                     await self._renew()
                 answer = await self._session(watch=True).get(
-                    url, headers=self._headers(""), timeout=limits, allow_redirects=False, **self._options()
+                    url,
+                    headers=self._authorized(self._headers("", accept)),
+                    timeout=limits,
+                    allow_redirects=False,
+                    **self._options(),
                 )
                 if answer.status < 300:
                     return answer
@@ -351,14 +364,23 @@ class HttpClient:
         return answer
 
     async def _call(
-        self, method: str, path: str, query: _Query, data: bytes | None, media_type: str, *, repeatable: bool
+        self,
+        method: str,
+        path: str,
+        query: _Query,
+        data: bytes | None,
+        media_type: str,
+        *,
+        repeatable: bool,
+        accept: str = "",
     ) -> Any:
         """The answer's JSON after as many attempts as are allowed and fit into the deadline."""
         url = self._url(path, query)
+        headers = self._headers(media_type if data is not None else "", accept)
         self._under_way += 1
         try:
             async with asyncio.timeout(self._timeout):
-                answer = await self._attempts(method, url, data, media_type, repeatable)
+                answer = await self._attempts(method, url, data, headers, repeatable)
         except TimeoutError as exc:
             self._failed += 1
             raise Unreachable(f"{method} {path}: no answer within {self._timeout:g} s") from exc
@@ -370,7 +392,9 @@ class HttpClient:
             self._finished += 1
         return answer
 
-    async def _attempts(self, method: str, url: URL, data: bytes | None, media_type: str, repeatable: bool) -> Any:
+    async def _attempts(
+        self, method: str, url: URL, data: bytes | None, headers: dict[str, str], repeatable: bool
+    ) -> Any:
         if self.connection.credentials.expires <= asyncio.get_running_loop().time():
             await self._renew()
         backoff = Backoff(first=0.05, cap=2.0)
@@ -378,7 +402,7 @@ class HttpClient:
         attempt = 1
         while True:
             try:
-                return await self._attempt(method, url, data, media_type)
+                return await self._attempt(method, url, data, headers)
             except Unauthorized:
                 if renewed:
                     raise
@@ -394,11 +418,10 @@ class HttpClient:
                 attempt += 1
             self._repeated += 1
 
-    async def _attempt(self, method: str, url: URL, data: bytes | None, media_type: str) -> Any:
-        headers = self._headers(media_type if data is not None else "")
+    async def _attempt(self, method: str, url: URL, data: bytes | None, headers: dict[str, str]) -> Any:
         try:
             async with self._session().request(
-                method, url, data=data, headers=headers, allow_redirects=False, **self._options()
+                method, url, data=data, headers=self._authorized(headers), allow_redirects=False, **self._options()
             ) as answer:
                 if answer.status >= 300:
                     raise await _error(answer)
@@ -439,11 +462,18 @@ class HttpClient:
             self._calls = session
         return session
 
-    def _headers(self, media_type: str) -> dict[str, str]:
+    def _headers(self, media_type: str, accept: str = "") -> dict[str, str]:
         # Compression pays on slow links only; within a cluster it costs both sides more than it saves.
-        headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": self._user_agent}
+        headers = {
+            "Accept": accept or "application/json",
+            "Accept-Encoding": "identity",
+            "User-Agent": self._user_agent,
+        }
         if media_type:
             headers["Content-Type"] = media_type
+        return headers
+
+    def _authorized(self, headers: dict[str, str]) -> dict[str, str]:
         if authorization := self.connection.credentials.authorization:
             headers["Authorization"] = authorization
         return headers

@@ -394,7 +394,8 @@ class Informer:
             # object that is in the cache already.
             self._handler_errors += 1
             logger.exception(
-                "handler failed", extra={"key": str(change.key), "resource": str(self.resource), "change": change.type}
+                "handler failed",
+                extra={"knative.dev/key": str(change.key), "resource": str(self.resource), "change": change.type},
             )
 
 

@@ -11,9 +11,10 @@ without having failed, `Permanent` says that trying again is useless until somet
 
 import asyncio
 import logging
+import uuid
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from kncore.api import meta
 from kncore.api.resources import Resource
@@ -24,6 +25,7 @@ from kncore.kube.errors import Conflict, NotFound
 from kncore.kube.informer import Change, Handler, Informer
 from kncore.kube.lease import AlwaysLeader, Leader
 from kncore.kube.patch import merge_diff
+from kncore.telemetry.logs import bind
 
 __all__ = [
     "Controller",
@@ -170,6 +172,11 @@ class Controller:
             self._skipped += 1
             self.queue.forget(key)
             return
+        with bind(key=str(key), controller=self.name, traceid=uuid.uuid4().hex):
+            await self._timed(key)
+
+    async def _timed(self, key: Key) -> None:
+        """One call of the reconcile function, and what follows from its end."""
         loop = asyncio.get_running_loop()
         started = loop.time()
         try:
@@ -181,7 +188,7 @@ class Controller:
             self.queue.add_after(key, again.after)
         except Conflict as exc:
             self._conflicts += 1
-            logger.debug("reconcile lost a race", extra=self._facts(key, error=exc.message))
+            logger.debug("reconcile lost a race", extra={"error": exc.message})
             self.queue.retry(key)
         except Exception as exc:
             # The outermost frame of a reconcile: whatever went wrong with one object must not stop the others.
@@ -191,7 +198,7 @@ class Controller:
                 exc = TimeoutError(f"reconcile took longer than {self._timeout:g} s")
             if isinstance(exc, Permanent):
                 self.queue.forget(key)
-                logger.warning("reconcile failed for good", extra=self._facts(key, error=str(exc)))
+                logger.warning("reconcile failed for good", extra={"error": str(exc)})
             else:
                 delay = self.queue.retry(key)
                 # A typed error explains itself; a stack trace is for bugs.
@@ -199,9 +206,12 @@ class Controller:
                 logger.error(
                     "reconcile failed",
                     exc_info=trace,
-                    extra=self._facts(
-                        key, error=str(exc) or repr(exc), attempts=self.queue.failures(key), retry_in=delay
-                    ),
+                    extra={
+                        "knative.dev/key": str(key),
+                        "error": str(exc) or repr(exc),
+                        "attempts": self.queue.failures(key),
+                        "retry_in": delay,
+                    },
                 )
             if self._on_error is not None:
                 self._on_error(key, exc)
@@ -211,9 +221,6 @@ class Controller:
         took = loop.time() - started
         self._seconds += took
         self._longest = max(self._longest, took)
-
-    def _facts(self, key: Key, **facts: Any) -> dict[str, Any]:
-        return {"controller": self.name, "key": str(key), **facts}
 
 
 # -- from changes to keys -------------------------------------------------------------------------------------------

@@ -87,7 +87,9 @@ async def test_a_failure_is_logged_with_its_key_told_and_retried(caplog: pytest.
             await asyncio.sleep(10.0)
     assert [round(b - a, 4) for a, b in pairwise(attempts)] == [0.005, 0.01, 0.02]
     assert errors == [(A, "no route")] * 3
-    assert [(record.key, record.exc_info) for record in caplog.records] == [("default/a", None)] * 3  # type: ignore[attr-defined]
+    assert [(vars(record)["knative.dev/key"], record.exc_info) for record in caplog.records] == [
+        ("default/a", None)
+    ] * 3
     assert controller.queue.failures(A) == 0
     assert (controller.statistics().failed, controller.statistics().reconciled) == (3, 1)
 
