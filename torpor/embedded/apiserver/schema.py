@@ -149,21 +149,17 @@ def _default(node: Any, schema: Schema, resolve: Resolve | None, depth: int) -> 
 # ------------------------------------------------------------------------------------------------------ validation
 
 
-def validate(
-    obj: Any, schema: Schema, resolve: Resolve | None = None, *, unique_lists: bool | None = None
-) -> list[Cause]:
+def validate(obj: Any, schema: Schema, resolve: Resolve | None = None) -> list[Cause]:
     """What is wrong with an object, at most `MAX_CAUSES` faults, in the order of the schema; [] when it is valid.
 
-    Args:
-        unique_lists: check that lists of type `set` and `map` hold no duplicates. None does so for custom kinds only,
-            as Kubernetes: a pod may repeat an environment variable.
+    Lists of type `set` and `map` must not hold duplicates, except in the parts built-in kinds define: Kubernetes lets a
+    pod repeat an environment variable.
+
     Raises:
         ValueError: the object is nested deeper than `MAX_DEPTH`.
     """
     found: list[Cause] = []
-    if unique_lists is None:
-        unique_lists = not isinstance(schema, Definition)
-    for cause in _faults(obj, schema, "", _Walk(resolve, unique_lists), 0):
+    for cause in _faults(obj, schema, "", _Walk(resolve), 0):
         found.append(cause)
         if len(found) == MAX_CAUSES:
             break
@@ -172,7 +168,7 @@ def validate(
 
 class _Walk(NamedTuple):
     resolve: Resolve | None
-    unique_lists: bool
+    unique_lists: bool = True
 
 
 def _faults(value: Any, schema: Schema, path: str, walk: _Walk, depth: int) -> Iterator[Cause]:
@@ -181,6 +177,8 @@ def _faults(value: Any, schema: Schema, path: str, walk: _Walk, depth: int) -> I
     schema = _deref(schema, walk.resolve)
     if value is None and schema.get("nullable"):
         return
+    if walk.unique_lists and isinstance(schema, Definition):
+        walk = walk._replace(unique_lists=False)
     wanted = schema.get("type")
     have = _type(value)
     if schema.get("x-kubernetes-int-or-string"):
