@@ -98,8 +98,9 @@ class TimedBuckets:
     def resize(self, now: float, window: float) -> None:
         """Change the length, keeping the newest buckets that fit.
 
-        Afterwards the old window counts as having been observed in full, unless it is stale by `now` and starts empty: as the original
-        does (serving §10.3), whose users see a brief under-estimate for a revision younger than its window.
+        Afterwards the old window counts as having been observed in full, unless it is stale by `now` and starts
+        empty: as the original does (serving §10.3), whose users see a brief under-estimate for a revision younger
+        than its window.
         """
         if window == self._window:
             return

@@ -17,6 +17,7 @@ from kncore.config.domain import Domain
 from kncore.config.features import Features
 from kncore.config.gc import Gc
 from kncore.config.leaderelection import LeaderElection
+from kncore.config.logging import Logging
 from kncore.config.network import Network
 from kncore.config.observability import Observability
 
@@ -37,6 +38,7 @@ _KINDS: Final[Mapping[str, tuple[str, type[_Parsed]]]] = {
     "config-features": ("features", Features),
     "config-gc": ("gc", Gc),
     "config-leader-election": ("leader_election", LeaderElection),
+    "config-logging": ("logging", Logging),
     "config-network": ("network", Network),
     "config-observability": ("observability", Observability),
 }
@@ -67,6 +69,7 @@ class Store:
         self.features = Features()
         self.gc = Gc()
         self.leader_election = LeaderElection()
+        self.logging = Logging()
         self.network = Network()
         self.observability = Observability()
         self._subscribers: list[Callable[[str], None]] = []
