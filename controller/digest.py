@@ -19,7 +19,16 @@ from kncore.errors import KnError
 from kncore.kube.client import Key
 from kncore.kube.workqueue import WorkQueue
 
-__all__ = ["DigestResolver", "Digests", "Failure", "Images", "ResolveError", "Statistics", "registry_of"]
+__all__ = [
+    "DigestResolver",
+    "Digests",
+    "Failure",
+    "Images",
+    "ResolveError",
+    "Statistics",
+    "TagsAsTheyAre",
+    "registry_of",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +55,19 @@ class DigestResolver(Protocol):
         Raises:
             ResolveError: there is no such image, or nobody can tell.
         """
+
+
+class TagsAsTheyAre:
+    """Leaves tags to the container engine: a Revision then runs whatever the tag means when a pod starts.
+
+    For clusters without a resolver that asks registries.
+    """
+
+    async def resolve(
+        self, image: str, *, namespace: str, service_account: str, pull_secrets: Sequence[str], deadline: float
+    ) -> str:
+        """The image as it was written."""
+        return image
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ workqueue. A body therefore only says what it saw. Source: serving §1.6.
 import copy
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from controller.config import CurrentLogging
 from kncore.api import meta
@@ -62,7 +62,7 @@ class World:
 class Reconciler(Protocol):
     """One kind's reconciler, before it has a queue."""
 
-    name: str
+    name: ClassVar[str]
 
     @property
     def primary(self) -> Informer:
