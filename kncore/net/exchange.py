@@ -44,26 +44,25 @@ Trust: everything reachable from here is hardened against both sides; fields hol
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Protocol
 
 from kncore.net.errors import ClientGone, Overrun, UpstreamError
-from kncore.net.headers import HOP_BY_HOP, options, value_of
+from kncore.net.headers import HOP_BY_HOP, value_of
+from kncore.net.heads import REASONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from kncore.errors import KnError
+    from kncore.net.heads import RequestHead, ResponseHead
 
-__all__ = ["HOLD_LIMIT", "IDEMPOTENT", "NEVER", "REASONS", "TEXT", "Carrier", "Exchange", "Handler", "Upstream"]
+__all__ = ["HOLD_LIMIT", "IDEMPOTENT", "NEVER", "TEXT", "Carrier", "Exchange", "Handler", "Upstream"]
 
 HOLD_LIMIT: Final = 64 * 1024
 """Bytes of request body kept while no upstream has it, and kept for sending it again."""
 
 IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
 """Doing these twice is doing them once (RFC 9110 §9.2.2)."""
-
-REASONS: Final[Mapping[int, bytes]] = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 NEVER: Final = HOP_BY_HOP | {b"host"}
 """What `forward` does not pass on: `Host` is written anew."""
@@ -106,28 +105,15 @@ class Upstream(Protocol):
 class Exchange:
     """One request and its answer; see the module for its life."""
 
-    # facts of the request, set by the codec -------------------------------------------------------------------------
+    # facts of the request ---------------------------------------------------------------------------------------------
+    head: RequestHead
+    """What the codec understood; the four that everybody asks for are repeated here."""
     method: bytes
     target: bytes
-    """Origin form (`/path?query`) or `*`; the authority of an absolute-form target is in `host`."""
     host: bytes
-    """Authority: `Host`, or what an absolute-form target says; may be empty and may carry a port."""
-    version: bytes = b"HTTP/1.1"
-    scheme: bytes = b"http"
-    peer: str = ""
-    """The client's address without port."""
-    peer_port: int = 0
     fields: Mapping[bytes, bytes]
-    """Lower-case name -> line; of a repeated field the values, joined by commas."""
-    lines: Sequence[bytes]
-    """Every header line as received, without line ends."""
-    repeated: bool = False
-    """Some field occurs more than once, so `fields` and `lines` differ."""
-    length: int = 0
-    """Bytes of request body to come; 0 none, -1 unknown (chunked)."""
-    upgrade: bytes = b""
-    """Protocol the client offers to switch to, empty for none."""
-    started: float = 0.0
+    scheme: bytes = b"http"
+    started: float
     """Loop time at which the head was complete."""
 
     # progress ------------------------------------------------------------------------------------------------------
@@ -147,6 +133,13 @@ class Exchange:
     upstream: Upstream | None = None
     """Where it was last forwarded to."""
 
+    drop: Collection[bytes] = NEVER
+    """For the upstream codec: fields not to pass on, besides those that the client's `Connection` names."""
+    add: Sequence[bytes] = ()
+    """For the upstream codec: lines to add."""
+    authority: bytes
+    """For the upstream codec: its `Host`."""
+
     _carrier: Carrier | None = None
     _hooks: list[Callable[[Exchange], None]] | None = None
     _held: list[bytes] | None = None
@@ -154,16 +147,31 @@ class Exchange:
     _held_lost: bool = False
     _body_paused: bool = False
     _trailers: Sequence[bytes] = ()
-    _drop: Collection[bytes] = NEVER
-    _add: Sequence[bytes] = ()
-    _authority: bytes | None = None
     _on_failure: Callable[[Exchange, UpstreamError], bool] | None = None
-    _on_answer: Callable[[Exchange, int, Mapping[bytes, bytes]], Sequence[bytes]] | None = None
+    _on_answer: Callable[[Exchange, int, list[bytes]], None] | None = None
     _due: float = 0.0
     _due_first: float = 0.0
     _idle: float = 0.0
     _touched: float = 0.0
     _due_text: bytes = b""
+
+    def __init__(self, head: RequestHead, started: float) -> None:
+        self.head = head
+        self.method = head.method
+        self.target = head.target
+        self.host = head.host
+        self.fields = head.fields
+        self.started = started
+
+    @property
+    def peer(self) -> str:
+        """The client's address without port."""
+        raise NotImplementedError
+
+    @property
+    def peer_port(self) -> int:
+        """The client's port."""
+        raise NotImplementedError
 
     # for the layers -------------------------------------------------------------------------------------------------
     def value(self, name: bytes) -> bytes:
@@ -174,7 +182,9 @@ class Exchange:
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
         """(lower-case name, value) of every line, in order."""
-        return [(name.lower(), value.strip(b" \t")) for name, _, value in (line.partition(b":") for line in self.lines)]
+        return [
+            (name.lower(), value.strip(b" \t")) for name, _, value in (line.partition(b":") for line in self.head.lines)
+        ]
 
     def on_done(self, hook: Callable[[Exchange], None]) -> None:
         """Call the hook once when the exchange is over, however it ended; the last one added runs first."""
@@ -183,8 +193,8 @@ class Exchange:
         else:
             self._hooks.append(hook)
 
-    def on_answer(self, hook: Callable[[Exchange, int, Mapping[bytes, bytes]], Sequence[bytes]]) -> None:
-        """Show the hook an upstream's status and fields before they are sent; it returns lines to add."""
+    def on_answer(self, hook: Callable[[Exchange, int, list[bytes]], None]) -> None:
+        """Show the hook an upstream's status and header lines before they are sent; it may change the list."""
         self._on_answer = hook
 
     def expire(self, *, text: bytes, total: float = 0.0, first_byte: float = 0.0, idle: float = 0.0) -> None:
@@ -250,14 +260,9 @@ class Exchange:
         """
         if self.done:
             return
-        line = self.fields.get(b"connection")
-        if line is not None:
-            named = [name for name in options(value_of(line)) if name not in _NOT_NAMES]
-            if named:
-                drop = frozenset((*drop, *named))
-        self._drop = drop
-        self._add = add
-        self._authority = authority
+        self.drop = drop
+        self.add = add
+        self.authority = self.host if authority is None else authority
         self._on_failure = on_failure
         self.upstream = upstream
         upstream.submit(self)
@@ -331,21 +336,6 @@ class Exchange:
                 hook(self)
 
     # for upstream codecs --------------------------------------------------------------------------------------------
-    def request_lines(self) -> list[bytes]:
-        """The header lines for the upstream except `Host`, which is `authority`, and the codec's own framing."""
-        drop = self._drop
-        if self.repeated:
-            kept = [line for line in self.lines if line.partition(b":")[0].lower() not in drop]
-        else:
-            kept = [line for name, line in self.fields.items() if name not in drop]
-        kept += self._add
-        return kept
-
-    @property
-    def authority(self) -> bytes:
-        """`Host` for the upstream."""
-        return self.host if self._authority is None else self._authority
-
     def carry(self, carrier: Carrier) -> list[bytes]:
         """An upstream connection takes the exchange; returns the body received so far."""
         self._carrier = carrier
@@ -377,35 +367,21 @@ class Exchange:
             self._body_paused = False
             self._resume_body()
 
-    def informational(self, status: int, reason: bytes, lines: Sequence[bytes]) -> None:
+    def informational(self, head: ResponseHead) -> None:
         """The upstream sent a 1xx other than 101."""
-        self._send_informational(status, reason, lines)
+        self._send_informational(head.status, head.reason, head.lines)
 
-    def answer(
-        self,
-        status: int,
-        reason: bytes,
-        fields: Mapping[bytes, bytes],
-        lines: list[bytes],
-        length: int,
-        body: bytes,
-        *,
-        end: bool,
-    ) -> None:
-        """The upstream's response head, with what came of the body in the same read.
-
-        Args:
-            lines: what may be passed on, without framing except a `Content-Length` that holds.
-            length: of the body, -1 if only its end will tell.
-            end: `body` is all of it.
-        """
+    def answer(self, head: ResponseHead, body: bytes, *, end: bool) -> None:
+        """The upstream's response head, with what came of the body in the same read; `end`: that is all of it."""
+        lines = head.lines
         if self._on_answer is not None:
-            lines.extend(self._on_answer(self, status, fields))
+            lines = list(lines)
+            self._on_answer(self, head.status, lines)
         if end:
             self._carrier = None
         if self._idle:
             self._touch()
-        self._send_head(status, reason, lines, length, body, end=end)
+        self._send_head(head.status, head.reason, lines, head.length, body, end=end)
 
     def answer_body(self, data: bytes) -> None:
         """More of the response body."""
@@ -426,10 +402,11 @@ class Exchange:
         """The upstream will send nothing more through the tunnel."""
         raise NotImplementedError
 
-    def switch(self, reason: bytes, lines: Sequence[bytes], data: bytes) -> None:
+    def switch(self, head: ResponseHead, data: bytes) -> None:
         """The upstream answered 101: from now on the connections are a tunnel; `data` are its first bytes."""
         self.upgraded = True
-        self._send_switch(reason, lines, data)
+        upgrade = head.upgrade or b"Upgrade: " + self.head.upgrade
+        self._send_switch(head.reason, [*head.lines, b"Connection: Upgrade", upgrade], data)
 
     def tunnel_closed(self) -> None:
         """The upstream closed the tunnel."""
@@ -511,9 +488,5 @@ class Exchange:
     def _resume_body(self) -> None:
         raise NotImplementedError
 
-
-_NOT_NAMES: Final = frozenset(
-    {b"close", b"keep-alive", b"upgrade", b"te", b"host", b"content-length", b"http2-settings"}
-)
 
 Handler = "Callable[[Exchange], None]"

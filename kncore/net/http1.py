@@ -3,17 +3,13 @@
 Both sides do the same three things to a message:
 
 1. **Find the head.** Bytes are looked at only when the blank line is there (or a limit is passed); a head that
-   arrives in one read, nearly every head, is never copied.
-2. **Judge it.** llhttp (httptools) parses the head in strict mode, one parser object per connection, reused; we split
-   the same bytes into lines and check what llhttp lets through: versions, double spaces, codings other than
-   `chunked`, `Transfer-Encoding` in HTTP/1.0, repeated `Host`, characters in `Host`. The number of lines llhttp saw
-   must be the number of lines we saw.
+arrives in one read, nearly every head, is not copied.
+2. **Understand it** (`kncore.net.heads`).
 3. **Pass it on**, rebuilt in one join from the lines that are to be passed on. Message framing is never copied: how
-   the body ends is decided here (`content_length`, `ChunkedReader`) and written anew. What we understood is what the
-   next hop sees, nothing else.
+the body ends is decided here and written anew. What we understood is what the next hop sees, nothing else.
 
-llhttp's verdict on bodies is not used: it has no way to stop between two pipelined requests, cannot be told that a
-response has none (HEAD), and skips the body of a request that offers an upgrade. Counting bytes is the easy part.
+llhttp never sees bodies: it has no way to stop between two pipelined requests, cannot be told that a response has
+none (HEAD), and skips the body of a request that offers an upgrade. Counting bytes is the easy part.
 
 A server connection handles one exchange at a time; pipelined requests wait as bytes (at most `TAIL_LIMIT` beyond one
 read, then reading pauses) and are answered in order. On the usual path a request costs one `data_received`, one write
@@ -37,25 +33,21 @@ import httptools
 
 from kncore.net.chunked import ChunkedReader, chunk
 from kncore.net.errors import BadMessage
-from kncore.net.exchange import REASONS, Exchange
-from kncore.net.headers import FRAMING, options, value_of
+from kncore.net.exchange import Exchange
+from kncore.net.heads import DEFAULT_LIMITS, REASONS, SILENT, RequestHead, RequestLimits, read_request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
-__all__ = ["TAIL_LIMIT", "Limits", "ServerConnection", "ServerExchange", "content_length", "fields_of"]
+__all__ = ["TAIL_LIMIT", "Limits", "ServerConnection", "ServerExchange"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """What a client may do on one listener (DESIGN.md §5)."""
 
-    header_bytes: int = 64 * 1024
-    """Request line and fields together; more is answered 431."""
-    header_lines: int = 128
-    request_line_bytes: int = 16 * 1024
-    """More is answered 414."""
-    header_time: float = 60.0
+    head: RequestLimits = DEFAULT_LIMITS
+    head_time: float = 60.0
     """From the first byte of a head to its last, seconds; then 408."""
     idle_time: float = 75.0
     """A connection without a request is closed, seconds."""
@@ -63,6 +55,8 @@ class Limits:
     """More are answered 503 and closed."""
 
 
+SAME_LIMIT: Final = 2048
+"""Heads up to this size are kept to be recognised when they come again."""
 TAIL_LIMIT: Final = 64 * 1024
 """Bytes of pipelined requests kept before reading pauses."""
 LINGER: Final = 2.0
@@ -71,15 +65,16 @@ would make the kernel send a reset, and the reset can overtake the answer."""
 WRITE_APART: Final = 32 * 1024
 """From this size a body is not worth copying behind its head."""
 
-_HTTP11: Final = b"HTTP/1.1"
 _BARE: Final = re.compile(rb"(?<!\r)\n|\r[^\n]|\0")
-_TOKEN_START: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,24}(?: |$)")
-_HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+;=%-]*)(?::[0-9]*)?")
-_ABSOLUTE: Final = re.compile(rb"(?i:https?)://([^/?#]*)(.*)", re.DOTALL)
-_LENGTH: Final = re.compile(rb"[0-9]{1,18}")
+_METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}(?: |$)")
+
+_NEVER: Final = b"\r\n\r\n\r\n"  # no head begins like this
 
 # what the bytes that come next belong to
 _HEAD, _LENGTH_BODY, _CHUNKED_BODY, _WAIT, _TUNNEL, _DISCARD = range(6)
+
+
+_NO_HEAD: Final = RequestHead()
 
 
 class Owner(Protocol):
@@ -99,61 +94,24 @@ class Owner(Protocol):
         """It sent something that no handler sees; for statistics."""
 
 
-def content_length(line: bytes) -> int:
-    """The number in a `Content-Length` line.
-
-    Raises:
-        BadMessage: anything but 1 to 18 ASCII digits.
-    """
-    value = value_of(line)
-    if _LENGTH.fullmatch(value) is None:
-        raise BadMessage("bad Content-Length")
-    return int(value)
-
-
-def fields_of(lines: list[bytes]) -> tuple[dict[bytes, bytes], bool]:
-    """Lower-case name -> line, and whether some name occurs more than once (then its values are joined by commas)."""
-    fields = {line.partition(b":")[0].lower(): line for line in lines}
-    if len(fields) == len(lines):
-        return fields, False
-    fields = {}
-    for line in lines:
-        name = line.partition(b":")[0].lower()
-        fields[name] = fields[name] + b", " + value_of(line) if name in fields else line
-    return fields, True
-
-
-class Silent:
-    """llhttp is asked for its verdict only: without callbacks it makes no objects."""
-
-
-SILENT: Final = Silent()
-
-
 class ServerExchange(Exchange):
     """An exchange whose client speaks HTTP/1."""
 
-    def __init__(
-        self,
-        connection: ServerConnection,
-        method: bytes,
-        target: bytes,
-        fields: Mapping[bytes, bytes],
-        lines: Sequence[bytes],
-        started: float,
-    ) -> None:
+    def __init__(self, connection: ServerConnection, head: RequestHead, started: float) -> None:
+        super().__init__(head, started)
         self._connection = connection
         self._transport = connection.transport
-        self.method = method
-        self.target = target
-        self.fields = fields
-        self.lines = lines
-        self.started = started
 
-    old = False
-    """HTTP/1.0: no chunked coding, no interim answers, and the connection ends with the answer unless asked to stay."""
     _chunked = False
     _left = 0
+
+    @property
+    def peer(self) -> str:
+        return self._connection.peer
+
+    @property
+    def peer_port(self) -> int:
+        return self._connection.peer_port
 
     def _send_head(
         self, status: int, reason: bytes, lines: Sequence[bytes], length: int, body: bytes, *, end: bool
@@ -167,7 +125,7 @@ class ServerExchange(Exchange):
                 out.append(b"Content-Length: %d" % length)
         elif bodiless:
             pass
-        elif not self.old:
+        elif not self.head.old:
             self._chunked = True
             out.append(b"Transfer-Encoding: chunked")
         else:
@@ -177,7 +135,7 @@ class ServerExchange(Exchange):
         if not connection.keep_alive or connection.owner.draining:
             connection.keep_alive = False
             out.append(b"Connection: close")
-        elif self.old:
+        elif self.head.old:
             out.append(b"Connection: keep-alive")
         if bodiless:
             body = b""
@@ -210,7 +168,7 @@ class ServerExchange(Exchange):
         self._connection.complete(self)
 
     def _send_informational(self, status: int, reason: bytes, lines: Sequence[bytes]) -> None:
-        if not self.old and not self.status:
+        if not self.head.old and not self.status:
             self._transport.write(b"\r\n".join((b"HTTP/1.1 %d %b" % (status, reason), *lines, b"", b"")))
 
     def _send_switch(self, reason: bytes, lines: Sequence[bytes], data: bytes) -> None:
@@ -259,6 +217,7 @@ class ServerConnection(asyncio.Protocol):
     def __init__(self, owner: Owner) -> None:
         self.owner = owner
         self.keep_alive = True
+        self._limits = owner.limits
         self.peer = ""
         self.peer_port = 0
         self._state = _HEAD
@@ -271,7 +230,8 @@ class ServerConnection(asyncio.Protocol):
         self._chunks: ChunkedReader | None = None
         self._feeding = False
         self._paused = False
-        self._good_host = b""
+        self._same = _NEVER
+        self._head = _NO_HEAD
         self._since = 0.0
         self._ended = False
 
@@ -286,19 +246,28 @@ class ServerConnection(asyncio.Protocol):
             self._refuse(503, "too many connections")
 
     def data_received(self, data: bytes) -> None:
-        partial = self._partial
-        if partial is not None:
-            look = max(len(partial) - 3, 0)
-            partial += data
-            if partial.find(b"\r\n\r\n", look) < 0:
-                self._judge_partial(partial, look)
-                return
-            self._partial = None
-            data = bytes(partial)
-        if self._tail or self._feeding:
-            self._hold(data)
+        if self._state == _HEAD:
+            if self._partial is not None:
+                data = self._more_head(self._partial, data)
+                if not data:
+                    return
+            pos = self._read_head(data, 0)
+            if pos < len(data):
+                self._feed(data, pos)
+        elif self._tail:
+            self._keep_tail(self._tail[self._tail_pos :] + data, 0)
         else:
             self._feed(data, 0)
+
+    def _more_head(self, partial: bytearray, data: bytes) -> bytes:
+        """The bytes from the head's first one, empty while its end is not there."""
+        look = max(len(partial) - 3, 0)
+        partial += data
+        if partial.find(b"\r\n\r\n", look) < 0:
+            self._judge_partial(partial, look)
+            return b""
+        self._partial = None
+        return bytes(partial)
 
     def eof_received(self) -> bool:
         exchange = self._exchange
@@ -356,9 +325,6 @@ class ServerConnection(asyncio.Protocol):
                 break
         self._feeding = False
 
-    def _hold(self, data: bytes) -> None:
-        self._keep_tail(self._tail[self._tail_pos :] + data, 0)
-
     def _keep_tail(self, data: bytes, pos: int) -> None:
         self._tail = data
         self._tail_pos = pos
@@ -385,153 +351,60 @@ class ServerConnection(asyncio.Protocol):
 
     def _judge_partial(self, partial: bytearray, look: int) -> None:
         """Refuse a head that cannot become a good one, without waiting for its end."""
-        limits = self.owner.limits
-        line_end = partial.find(b"\r\n", 0, limits.request_line_bytes + 2)
-        if _BARE.search(partial, max(look - 1, 0)) or not _TOKEN_START.match(partial.lstrip(b"\r\n") or b"G"):
+        head_bytes, head_lines, line_bytes = self._limits.head
+        line_end = partial.find(b"\r\n", 0, line_bytes + 2)
+        if _BARE.search(partial, max(look - 1, 0)) or not _METHOD.match(partial.lstrip(b"\r\n") or b"G"):
             self._refuse(400, "malformed request head")
-        elif line_end < 0 and len(partial) > limits.request_line_bytes:
+        elif line_end < 0 and len(partial) > line_bytes:
             self._refuse(414, "request line too long")
-        elif len(partial) > limits.header_bytes or partial.count(b"\n") > limits.header_lines + 2:
+        elif len(partial) > head_bytes or partial.count(b"\n") > head_lines + 2:
             self._refuse(431, "request header fields too large")
 
     def _read_head(self, data: bytes, pos: int) -> int:
-        end = data.find(b"\r\n\r\n", pos)
-        if data.startswith(b"\r\n", pos):
-            pos += 2  # some clients end a body with a line too many (RFC 9112 §2.2)
-            end = data.find(b"\r\n\r\n", pos)
-        if end < 0:
-            if pos < len(data):
-                self._partial = partial = bytearray(data[pos:])
-                self._since = 0.0
-                self._judge_partial(partial, 0)
-            return len(data)
-        try:
-            exchange = self._parse(data, pos, end + 4)
-        except BadMessage as bad:
-            self._refuse(bad.verdict, str(bad))
-            return len(data)
-        pos = end + 4
-        self._exchange = exchange
-        length = exchange.length
+        """Take one request's head and what came of its body; returns the position behind."""
+        if data.startswith(self._same, pos):
+            head = self._head
+            end = pos + len(self._same)
+        else:
+            end = data.find(b"\r\n\r\n", pos) + 4
+            if end > 3 and data[pos] == 13:
+                pos += 2  # some clients end a body with a line too many (RFC 9112 §2.2)
+                end = data.find(b"\r\n\r\n", pos) + 4
+            if end < 4:
+                if pos < len(data):
+                    self._partial = partial = bytearray(data[pos:])
+                    self._since = 0.0
+                    self._judge_partial(partial, 0)
+                return len(data)
+            raw = data[pos:end]
+            try:
+                self._head = head = read_request(raw, self._parser, self._limits.head)
+            except BadMessage as bad:
+                self._refuse(bad.verdict, str(bad))
+                return len(data)
+            self._same = raw if len(raw) <= SAME_LIMIT else _NEVER
+            if head.length:
+                self._parser = httptools.HttpRequestParser(SILENT)  # the old one waits for a body
+        self._exchange = exchange = ServerExchange(self, head, self.now())
+        self.keep_alive = head.keep_alive
+        length = head.length
         if length == 0:
             exchange.body_done = True
             self._state = _WAIT
         elif length > 0:
             self._left = length
             self._state = _LENGTH_BODY
-            if pos < len(data):
-                pos = self._read_length(data, pos)
+            if end < len(data):
+                end = self._read_length(data, end)
         else:
             self._chunks = ChunkedReader()
             self._state = _CHUNKED_BODY
-            if pos < len(data):
-                pos = self._read_chunks(data, pos)
-                if self._state == _DISCARD:
-                    return pos
+            if end < len(data):
+                end = self._read_chunks(data, end)
+                if exchange.done:
+                    return end
         self.owner.handler(exchange)
-        return pos
-
-    def _parse(self, data: bytes, pos: int, end: int) -> ServerExchange:
-        """The request whose head is `data[pos:end]`.
-
-        Raises:
-            BadMessage: it is none that we would let through.
-        """
-        limits = self.owner.limits
-        head = data if pos == 0 and end == len(data) else data[pos:end]
-        lines = head[:-4].split(b"\r\n")
-        if len(head) > limits.header_bytes or len(lines) > limits.header_lines + 1:
-            if len(lines[0]) > limits.request_line_bytes:
-                raise BadMessage("request line too long", 414)
-            raise BadMessage("request header fields too large", 431)
-        start = lines.pop(0)
-        if len(start) > limits.request_line_bytes:
-            raise BadMessage("request line too long", 414)
-        try:
-            self._parser.feed_data(head)
-        except httptools.HttpParserUpgrade:
-            pass
-        except httptools.HttpParserInvalidMethodError:
-            raise BadMessage("unknown method", 501 if _TOKEN_START.match(start) else 400) from None
-        except httptools.HttpParserError as exc:
-            raise BadMessage(str(exc)) from None
-        words = start.split(b" ")
-        if len(words) != 3:
-            raise BadMessage("malformed request line")
-        method, target, version = words
-        fields, repeated = fields_of(lines)
-        exchange = ServerExchange(self, method, target, fields, lines, self.now())
-        exchange.peer = self.peer
-        exchange.peer_port = self.peer_port
-        exchange.repeated = repeated
-        self.keep_alive = True
-        if version != _HTTP11:
-            if version != b"HTTP/1.0":
-                raise BadMessage("HTTP version not supported", 505)
-            exchange.version = version
-            exchange.old = True
-            self.keep_alive = False
-        host = fields.get(b"host")
-        if host is not None:
-            exchange.host = host = value_of(host)
-            if host != self._good_host:
-                if _HOST.fullmatch(host) is None:  # a repeated Host has a comma now
-                    raise BadMessage("malformed Host")
-                self._good_host = host
-        elif version == _HTTP11:
-            raise BadMessage("missing Host")
-        else:
-            exchange.host = b""
-        if target[:1] != b"/":
-            self._read_target(exchange)
-        elif b"#" in target:
-            raise BadMessage("fragment in request target")
-        if not FRAMING.isdisjoint(fields):
-            self._read_framing(exchange)
-        if exchange.length:
-            # llhttp waits for a body that it will not see
-            self._parser = httptools.HttpRequestParser(SILENT)
-        return exchange
-
-    def _read_target(self, exchange: ServerExchange) -> None:
-        """Absolute and asterisk form."""
-        target = exchange.target
-        if exchange.method == b"CONNECT":
-            raise BadMessage("CONNECT is not served here", 405)
-        if target == b"*" and exchange.method == b"OPTIONS":
-            return
-        found = _ABSOLUTE.fullmatch(target)
-        if found is None or not found[1] or _HOST.fullmatch(found[1]) is None or b"#" in target:
-            raise BadMessage("malformed request target")
-        exchange.host = found[1]
-        rest = found[2]
-        exchange.target = rest if rest.startswith(b"/") else b"/" + rest
-
-    def _read_framing(self, exchange: ServerExchange) -> None:
-        """Where the body ends, and what becomes of the connection."""
-        fields = exchange.fields
-        chosen = options(value_of(fields[b"connection"])) if b"connection" in fields else ()
-        if b"close" in chosen:
-            self.keep_alive = False
-        elif b"keep-alive" in chosen:
-            self.keep_alive = True
-        coding = fields.get(b"transfer-encoding")
-        length = fields.get(b"content-length")
-        if coding is not None:
-            if length is not None:
-                raise BadMessage("Transfer-Encoding with Content-Length")
-            if exchange.old:
-                raise BadMessage("Transfer-Encoding in HTTP/1.0")
-            if value_of(coding).lower() != b"chunked":
-                raise BadMessage("unknown transfer coding")
-            exchange.length = -1
-        elif length is not None:
-            exchange.length = content_length(length)
-        if b"upgrade" in chosen and not exchange.old and exchange.length == 0:
-            # an offer of h2c is for us, not for the upstream: passed on, it would open a connection past all our
-            # rules
-            offered = value_of(fields.get(b"upgrade", b""))
-            exchange.upgrade = b"" if b"h2c" in options(offered) else offered
+        return end
 
     def _read_length(self, data: bytes, pos: int) -> int:
         exchange = self._exchange
@@ -642,9 +515,9 @@ class ServerConnection(asyncio.Protocol):
             if age > LINGER:
                 self.transport.abort()
         elif self._partial is not None:
-            if age > self.owner.limits.header_time:
+            if age > self._limits.head_time:
                 self._refuse(408, "request head not complete in time")
-        elif age > self.owner.limits.idle_time:
+        elif age > self._limits.idle_time:
             self.transport.close()
         return False
 

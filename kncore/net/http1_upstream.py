@@ -12,16 +12,13 @@ Trust: hardened; user code is on the other end.
 from __future__ import annotations
 
 import asyncio
-import re
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import httptools
 
 from kncore.net.chunked import ChunkedReader, chunk
 from kncore.net.errors import BadMessage, UpstreamClosed, UpstreamError, UpstreamGarbage
-from kncore.net.exchange import REASONS
-from kncore.net.headers import HOP_BY_HOP, options, value_of
-from kncore.net.http1 import SILENT, content_length, fields_of
+from kncore.net.heads import RESPONSE_BYTES, SILENT, ResponseHead, read_response
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,17 +27,12 @@ if TYPE_CHECKING:
 
 __all__ = ["ClientConnection", "Home"]
 
-HEAD_LIMIT: Final = 64 * 1024
-"""Bytes of a response head."""
-LINES_LIMIT: Final = 256
 WRITE_APART: Final = 32 * 1024
-
-_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t -~\x80-\xff]*))?")
-_NOT_PASSED: Final = HOP_BY_HOP | {b"content-length"}
-_NO_NAMES: Final = frozenset({b"close", b"keep-alive"})
-_known_starts: dict[bytes, tuple[int, bytes, bool]] = {}
-"""Status lines seen, at most `_KNOWN_LIMIT`: an upstream has few, and matching one costs more than looking it up."""
-_KNOWN_LIMIT: Final = 256
+"""From this size a body is not worth copying behind its head."""
+SAME_LIMIT: Final = 2048
+"""Heads up to this size are kept to be recognised when they come again."""
+_NEVER: Final = b"\r\n\r\n\r\n"  # no head begins like this
+_NO_HEAD: Final = ResponseHead()
 
 _IDLE, _HEAD, _LENGTH_BODY, _CHUNKED_BODY, _CLOSE_BODY, _TUNNEL, _GONE = range(7)
 
@@ -75,6 +67,8 @@ class ClientConnection(asyncio.Protocol):
         self._sent = True
         self._reusable = True
         self._paused = False
+        self._same = _NEVER
+        self._head = _NO_HEAD
 
     @property
     def usable(self) -> bool:
@@ -86,20 +80,17 @@ class ClientConnection(asyncio.Protocol):
         """Send the request: head and what there is of the body."""
         self._exchange = exchange
         self._state = _HEAD
-        self._reusable = True
         self.served += 1
-        out = [
-            b"%b %b HTTP/1.1\r\nHost: %b" % (exchange.method, exchange.target, exchange.authority),
-            *exchange.request_lines(),
-        ]
-        if exchange.upgrade:
-            out += b"Connection: Upgrade", b"Upgrade: " + exchange.upgrade
-        body = b""
+        head = exchange.head
+        out = [head.start, b"Host: " + exchange.authority, *head.passing(exchange.drop), *exchange.add]
+        if head.upgrade:
+            out += b"Connection: Upgrade", b"Upgrade: " + head.upgrade
         held = exchange.carry(self)
         self._sent = exchange.body_done
-        if exchange.length:
+        body = b""
+        if head.length:
             body = b"".join(held)
-            if exchange.length < 0:
+            if head.length < 0:
                 out.append(b"Transfer-Encoding: chunked")
                 body = chunk((body,), exchange.trailers if self._sent else None)
         out.append(b"")
@@ -113,7 +104,7 @@ class ClientConnection(asyncio.Protocol):
     def send_body(self, data: bytes, *, end: bool, trailers: Sequence[bytes] = ()) -> None:
         assert self._exchange is not None
         self._sent = end
-        if self._exchange.length < 0:
+        if self._exchange.head.length < 0:
             data = chunk((data,), trailers if end else None)
         if data:
             self.transport.write(data)
@@ -196,44 +187,23 @@ class ClientConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         state = self._state
         if state == _HEAD:
-            self._read_heads(data)
+            try:
+                if self._partial is None:
+                    self._read_head(data)
+                else:
+                    self._more_head(self._partial, data)
+            except (BadMessage, httptools.HttpParserError) as exc:
+                self._give_up(f"malformed response: {exc}")
         elif state == _LENGTH_BODY:
             self._read_length(data)
         elif state == _CHUNKED_BODY:
             self._read_chunks(data)
+        elif self._exchange is None:
+            self.close()  # nobody asked
         elif state == _CLOSE_BODY:
-            assert self._exchange is not None
             self._exchange.answer_body(data)
         elif state == _TUNNEL:
-            assert self._exchange is not None
             self._exchange.send_raw(data)
-        else:
-            self.close()  # nobody asked
-
-    def _read_heads(self, data: bytes) -> None:
-        """The head of the answer, with any 1xx before it."""
-        partial = self._partial
-        if partial is not None:
-            look = max(len(partial) - 3, 0)
-            partial += data
-            if partial.find(b"\r\n\r\n", look) < 0:
-                if len(partial) > HEAD_LIMIT:
-                    self._give_up("response head too large")
-                return
-            data = bytes(partial)
-        try:
-            while self._state == _HEAD and data:
-                end = data.find(b"\r\n\r\n")
-                if end < 0:
-                    self._partial = bytearray(data)
-                    return
-                if end > HEAD_LIMIT:
-                    raise BadMessage("response head too large")
-                data = self._read_head(data, end)
-        except httptools.HttpParserError as exc:
-            self._give_up(f"malformed response: {exc}")
-        except BadMessage as exc:
-            self._give_up(f"malformed response: {exc}")
 
     def _give_up(self, why: str) -> None:
         """The answer cannot be understood."""
@@ -246,110 +216,102 @@ class ClientConnection(asyncio.Protocol):
             else:
                 exchange.upstream_failed(failure)
 
-    def _read_head(self, data: bytes, end: int) -> bytes:
-        """Take one head; returns what is left for the next one after a 1xx."""
+    def _more_head(self, partial: bytearray, data: bytes) -> None:
+        look = max(len(partial) - 3, 0)
+        partial += data
+        if partial.find(b"\r\n\r\n", look) >= 0:
+            self._partial = bytearray()  # not None: an answer has begun
+            self._read_head(bytes(partial))
+        elif len(partial) > RESPONSE_BYTES:
+            raise BadMessage("response header fields too large")
+
+    def _read_head(self, data: bytes) -> None:
+        """Take one head and what came behind it."""
         exchange = self._exchange
         assert exchange is not None
-        lines = data[:end].split(b"\r\n")
-        if len(lines) > LINES_LIMIT:
-            raise BadMessage("too many header lines")
-        start = lines.pop(0)
-        status, reason, http11 = _known_starts.get(start) or _read_start(start)
-        fields, repeated = fields_of(lines)
-        end += 4
-
-        keep_alive = http11
-        drop = _NOT_PASSED
-        connection = fields.get(b"connection")
-        if connection is not None:
-            chosen = options(value_of(connection))
-            keep_alive = b"close" not in chosen and (http11 or b"keep-alive" in chosen)
-            if not _NO_NAMES.issuperset(chosen):
-                drop = drop.union(chosen)
-        coding = fields.get(b"transfer-encoding")
-        line = fields.get(b"content-length")
-        length = -1 if line is None else content_length(line)
-        if coding is not None and (not http11 or line is not None or value_of(coding).lower() != b"chunked"):
-            raise BadMessage("unacceptable Transfer-Encoding")
-
+        if data.startswith(self._same):
+            head = self._head
+            end = len(self._same)
+            raw = b""
+        else:
+            end = data.find(b"\r\n\r\n") + 4
+            if end < 4:
+                if len(data) > RESPONSE_BYTES:
+                    raise BadMessage("response header fields too large")
+                self._partial = bytearray(data)
+                return
+            raw = data[:end]
+            head = read_response(raw)
+        status = head.status
         if status < 200 or status == 204 or status == 304 or exchange.method == b"HEAD":
             body = 0
         else:
-            body = length
-        if body > 0 and len(data) == end + body:
-            self._parser.feed_data(data)
-        elif body == 0 and length <= 0 and coding is None:
-            self._parse_bodiless(data if len(data) == end else data[:end])
-        else:
-            self._parse_bodiless(data[:end])
-            self._parser = httptools.HttpResponseParser(SILENT)  # llhttp waits for a body that it will not see
-
-        if repeated:
-            passed = [line for line in lines if line.partition(b":")[0].lower() not in drop]
-        else:
-            passed = [line for name, line in fields.items() if name not in drop]
+            body = head.length
+        if raw:
+            self._judge(data, raw, head, body)
         if status < 200:
-            return self._interim(exchange, status, reason, fields, passed, data[end:])
+            self._interim(exchange, head, data[end:])
+            return
 
         self._partial = None
-        self._reusable = keep_alive
+        self._reusable = head.keep_alive
         rest = data[end:]
-        if body == 0:
-            self._complete(rest)
-            exchange.answer(status, reason, fields, passed, length, b"", end=True)
-        elif coding is not None:
+        if body == 0 or 0 < body <= len(rest):
+            self._complete(rest[body:])
+            exchange.answer(head, rest[:body], end=True)
+        elif head.chunked:
             self._state = _CHUNKED_BODY
-            self._chunks = chunks = ChunkedReader()
-            pieces: list[bytes] = []
-            pos = chunks.feed(rest, 0, pieces) if rest else 0
-            body_now = b"".join(pieces)
-            if chunks.done and not chunks.trailers:
-                self._complete(rest[pos:])
-                exchange.answer(status, reason, fields, passed, -1, body_now, end=True)
-            else:
-                exchange.answer(status, reason, fields, passed, -1, body_now, end=False)
-                if chunks.done and self._exchange is exchange:
-                    self._complete(rest[pos:])
-                    exchange.answer_end(chunks.trailers)
+            self._chunks = ChunkedReader()
+            self._first_chunks(exchange, head, rest)
         elif body < 0:
             self._reusable = False
             self._state = _CLOSE_BODY
-            exchange.answer(status, reason, fields, passed, -1, rest, end=False)
-        elif len(rest) >= body:
-            self._complete(rest[body:])
-            exchange.answer(status, reason, fields, passed, length, rest[:body], end=True)
+            exchange.answer(head, rest, end=False)
         else:
             self._left = body - len(rest)
             self._state = _LENGTH_BODY
-            exchange.answer(status, reason, fields, passed, length, rest, end=False)
-        return b""
+            exchange.answer(head, rest, end=False)
 
-    def _parse_bodiless(self, head: bytes) -> None:
+    def _judge(self, data: bytes, raw: bytes, head: ResponseHead, body: int) -> None:
+        """Have llhttp judge a new head, and keep it in case the next one is the same."""
+        size = len(raw)
+        whole = len(data) == size + body
         try:
-            self._parser.feed_data(head)
+            self._parser.feed_data(data if whole and body > 0 else raw)
         except httptools.HttpParserUpgrade:
             self._parser = httptools.HttpResponseParser(SILENT)
+        if not whole or head.chunked or (head.length > 0 and body == 0):
+            self._parser = httptools.HttpResponseParser(SILENT)  # the old one waits for a body
+        self._head = head
+        self._same = raw if size <= SAME_LIMIT and head.status >= 200 else _NEVER
 
-    def _interim(
-        self,
-        exchange: Exchange,
-        status: int,
-        reason: bytes,
-        fields: dict[bytes, bytes],
-        lines: list[bytes],
-        rest: bytes,
-    ) -> bytes:
-        if status != 101:
+    def _first_chunks(self, exchange: Exchange, head: ResponseHead, rest: bytes) -> None:
+        """The head of a chunked answer with what came behind it: a small one goes out in one write."""
+        chunks = self._chunks
+        assert chunks is not None
+        pieces: list[bytes] = []
+        pos = chunks.feed(rest, 0, pieces)
+        whole = chunks.done and not chunks.trailers
+        if whole:
+            self._complete(rest[pos:])
+        exchange.answer(head, b"".join(pieces), end=whole)
+        if chunks.done and not whole and self._exchange is exchange:
+            self._complete(rest[pos:])
+            exchange.answer_end(chunks.trailers)
+
+    def _interim(self, exchange: Exchange, head: ResponseHead, rest: bytes) -> None:
+        """A 1xx: pass it on, or become a tunnel."""
+        if head.status != 101:
             self._partial = bytearray()  # an answer has begun
-            exchange.informational(status, reason, lines)
-            return rest
-        if not exchange.upgrade:
+            exchange.informational(head)
+            if rest and self._exchange is exchange:
+                self._read_head(rest)
+        elif not exchange.head.upgrade:
             raise BadMessage("switched protocols without being asked")
-        self._state = _TUNNEL
-        self._sent = self._reusable = False
-        upgrade = fields.get(b"upgrade", b"Upgrade: " + exchange.upgrade)
-        exchange.switch(reason, [*lines, b"Connection: Upgrade", upgrade], rest)
-        return b""
+        else:
+            self._state = _TUNNEL
+            self._sent = self._reusable = False
+            exchange.switch(head, rest)
 
     def _read_length(self, data: bytes) -> None:
         exchange = self._exchange
@@ -390,15 +352,3 @@ class ClientConnection(asyncio.Protocol):
             self.home.released(self)
         else:
             self.close()
-
-
-def _read_start(line: bytes) -> tuple[int, bytes, bool]:
-    """(status, reason, is HTTP/1.1) of a status line."""
-    found = _STATUS_LINE.fullmatch(line)
-    if found is None:
-        raise BadMessage("malformed status line")
-    status = int(found[2])
-    start = status, found[3] or REASONS.get(status, b""), found[1] == b"1"
-    if len(_known_starts) < _KNOWN_LIMIT:
-        _known_starts[line] = start
-    return start

@@ -87,7 +87,7 @@ class UpstreamAddress:
         self._idle: list[ClientConnection] = []
         self._waiting: deque[Exchange] = deque()
         self._idle_time = pool.limits.idle_time
-        self._forgotten = False
+        self._idle_limit = pool.limits.idle_per_upstream
 
     def __repr__(self) -> str:
         return f"<{self.host}:{self.port} {self.in_use} in use, {self.idle} idle, {self.waiting} waiting>"
@@ -116,13 +116,13 @@ class UpstreamAddress:
     # for connections ------------------------------------------------------------------------------------------------
     def released(self, connection: ClientConnection) -> None:
         """The connection is free: give it to whoever waits, or keep it."""
-        pool = self._pool
         if self._waiting:
             self.reused += 1
             connection.start(self._waiting.popleft())
             return
         self.in_use -= 1
-        if pool.idle >= pool.limits.idle or len(self._idle) >= pool.limits.idle_per_upstream or self._forgotten:
+        pool = self._pool
+        if pool.idle >= pool.limits.idle or len(self._idle) >= self._idle_limit:
             connection.discard()
             return
         connection.idle_since = 0.0
@@ -188,7 +188,7 @@ class UpstreamAddress:
 
     def close(self) -> None:
         """Close idle connections, fail those that wait, keep no connection from now on."""
-        self._forgotten = True
+        self._idle_limit = 0
         idle, self._idle = self._idle, []
         self._pool.idle -= len(idle)
         for connection in idle:

@@ -1,0 +1,334 @@
+"""Message heads: what a codec understood of one. The reading of HTTP/1 heads is here too, pure: bytes in, a head out.
+
+A head is read in two ways that must agree. llhttp (httptools) judges the bytes in strict mode; it is asked for its
+verdict only and calls nothing back. Then the same bytes are split into lines, and what llhttp lets through is checked
+here: double spaces and other versions in the first line, codings other than `chunked`, `Transfer-Encoding` in
+HTTP/1.0, a repeated or odd `Host`, lengths, and the limits.
+
+Heads are never changed once made, so a codec may keep the last one and use it again when the same bytes come: clients
+and apps repeat themselves, and comparing is cheaper than reading.
+
+Trust: hardened against both peers. Whatever passes contains no CR, LF or NUL inside a line, and says where its body
+    ends in one way only.
+"""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
+from http import HTTPStatus
+from typing import Final, NamedTuple
+
+import httptools
+
+from kncore.net.errors import BadMessage
+from kncore.net.headers import FRAMING, HOP_BY_HOP, options, value_of
+
+__all__ = [
+    "DEFAULT_LIMITS",
+    "REASONS",
+    "RESPONSE_BYTES",
+    "SILENT",
+    "RequestHead",
+    "RequestLimits",
+    "ResponseHead",
+    "read_request",
+    "read_response",
+]
+
+REASONS: Final[Mapping[int, bytes]] = {status.value: status.phrase.encode() for status in HTTPStatus}
+
+
+class RequestLimits(NamedTuple):
+    """Bounds of a request head (DESIGN.md §5)."""
+
+    head_bytes: int = 64 * 1024
+    """Request line and fields together; more is answered 431."""
+    head_lines: int = 128
+    """More fields are answered 431."""
+    line_bytes: int = 16 * 1024
+    """A longer request line is answered 414."""
+
+
+DEFAULT_LIMITS: Final = RequestLimits()
+RESPONSE_BYTES: Final = 64 * 1024
+RESPONSE_LINES: Final = 256
+
+_HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+;=%-]*)(?::[0-9]*)?")
+_ABSOLUTE: Final = re.compile(rb"(?i:https?)://([^/?#]*)(.*)", re.DOTALL)
+_TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32} ")
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t -~\x80-\xff]*))?")
+_NOT_PASSED: Final = HOP_BY_HOP | {b"content-length"}
+_NO_NAMES: Final = frozenset(
+    {b"close", b"keep-alive", b"te", b"upgrade", b"host", b"content-length", b"http2-settings"}
+)
+_KEEP_ALIVE: Final = b"Connection: keep-alive"
+
+
+class Silent:
+    """Makes llhttp judge without making objects: a parser for it finds no callbacks."""
+
+
+SILENT: Final = Silent()
+
+
+class RequestHead:
+    """A request head, understood."""
+
+    __slots__ = (
+        "fields",
+        "host",
+        "keep_alive",
+        "length",
+        "lines",
+        "method",
+        "named",
+        "old",
+        "repeated",
+        "start",
+        "target",
+        "upgrade",
+    )
+
+    method: bytes
+    target: bytes
+    """Origin form (`/path?query`) or `*`; the authority of an absolute-form target is in `host`."""
+    host: bytes
+    """Authority: `Host`, or what an absolute-form target says; may be empty and may carry a port."""
+    start: bytes
+    """The request line to send on, HTTP/1.1."""
+    fields: Mapping[bytes, bytes]
+    """Lower-case name -> line; of a repeated field the values, joined by commas."""
+    lines: Sequence[bytes]
+    """Every header line as received, without line ends."""
+    repeated: bool
+    """Some field occurs more than once, so `fields` and `lines` differ."""
+    named: Collection[bytes]
+    """Fields that `Connection` names: not for the next hop."""
+    length: int
+    """Bytes of body to come; 0 none, -1 unknown (chunked)."""
+    upgrade: bytes
+    """Protocol the client offers to switch to, empty for none."""
+    keep_alive: bool
+    """The client may send another request on the connection."""
+    old: bool
+    """HTTP/1.0: no chunked coding, no interim answers."""
+
+    def passing(self, drop: Collection[bytes]) -> list[bytes]:
+        """The lines to pass on: all but the fields in `drop` and those that `Connection` names."""
+        if self.named:
+            drop = frozenset((*drop, *self.named))
+        if self.repeated:
+            return [line for line in self.lines if line.partition(b":")[0].lower() not in drop]
+        return [line for name, line in self.fields.items() if name not in drop]
+
+
+def read_request(head: bytes, parser: httptools.HttpRequestParser, limits: RequestLimits) -> RequestHead:
+    """The request head in `head`, which ends with its only blank line.
+
+    Args:
+        parser: made with SILENT, between two messages; of no further use if the head has a body (`length` is not 0).
+
+    Raises:
+        BadMessage: refused; `verdict` is the status to answer.
+    """
+    lines = head[:-4].split(b"\r\n")
+    start = lines.pop(0)
+    head_bytes, head_lines, line_bytes = limits
+    if len(start) > line_bytes:
+        raise BadMessage("request line too long", 414)
+    if len(head) > head_bytes or len(lines) > head_lines:
+        raise BadMessage("request header fields too large", 431)
+    try:
+        parser.feed_data(head)
+    except httptools.HttpParserUpgrade:
+        pass
+    except httptools.HttpParserInvalidMethodError:
+        raise BadMessage("unknown method", 501 if _TOKEN.match(start) else 400) from None
+    except httptools.HttpParserError as exc:
+        raise BadMessage(str(exc)) from None
+    words = start.split(b" ")
+    if len(words) != 3:
+        raise BadMessage("malformed request line")
+
+    made = RequestHead()
+    made.start = start
+    made.method, target, version = words
+    made.target = target
+    made.lines = lines
+    made.fields = fields = {line.partition(b":")[0].lower(): line for line in lines}
+    made.repeated = False
+    made.old = False
+    made.keep_alive = True
+    made.length = 0
+    made.upgrade = b""
+    made.named = ()
+    if len(fields) != len(lines):
+        made.repeated = True
+        made.fields = fields = _joined(lines)
+    if version != b"HTTP/1.1":
+        if version != b"HTTP/1.0":
+            raise BadMessage("HTTP version not supported", 505)
+        made.old = True
+        made.keep_alive = False
+        made.start = start[:-1] + b"1"
+    if b"host" in fields:
+        made.host = host = value_of(fields[b"host"])
+        if not _is_host(host):  # a repeated Host has a comma by now
+            raise BadMessage("malformed Host")
+    elif made.old:
+        made.host = b""
+    else:
+        raise BadMessage("missing Host")
+    if target[0] != 47 or b"#" in target:
+        _read_target(made)
+    if not FRAMING.isdisjoint(fields):
+        _read_framing(made)
+    return made
+
+
+def _joined(lines: list[bytes]) -> dict[bytes, bytes]:
+    """Lower-case name -> line, with the values of repeated fields joined by commas."""
+    fields: dict[bytes, bytes] = {}
+    for line in lines:
+        name = line.partition(b":")[0].lower()
+        fields[name] = fields[name] + b", " + value_of(line) if name in fields else line
+    return fields
+
+
+def _read_target(head: RequestHead) -> None:
+    """Absolute and asterisk form."""
+    target = head.target
+    if head.method == b"CONNECT":
+        raise BadMessage("CONNECT is not served here", 405)
+    if target == b"*" and head.method == b"OPTIONS":
+        return
+    found = _ABSOLUTE.fullmatch(target)
+    if b"#" in target or found is None or not found[1] or _HOST.fullmatch(found[1]) is None:
+        raise BadMessage("malformed request target")
+    head.host = found[1]
+    head.target = found[2] if found[2].startswith(b"/") else b"/" + found[2]
+    head.start = b"%b %b HTTP/1.1" % (head.method, head.target)
+
+
+def _read_framing(head: RequestHead) -> None:
+    """Where the body ends, and what becomes of the connection."""
+    fields = head.fields
+    chosen: Collection[bytes] = ()
+    line = fields.get(b"connection")
+    if line is not None and (line != _KEEP_ALIVE or head.old):
+        chosen = options(value_of(line))
+        if b"close" in chosen:
+            head.keep_alive = False
+        elif b"keep-alive" in chosen:
+            head.keep_alive = True
+        head.named = frozenset(chosen) - _NO_NAMES
+    coding = fields.get(b"transfer-encoding")
+    line = fields.get(b"content-length")
+    if coding is not None:
+        if line is not None:
+            raise BadMessage("Transfer-Encoding with Content-Length")
+        if head.old:
+            raise BadMessage("Transfer-Encoding in HTTP/1.0")
+        if value_of(coding).lower() != b"chunked":
+            raise BadMessage("unknown transfer coding")
+        head.length = -1
+    elif line is not None:
+        head.length = content_length(line)
+    if b"upgrade" in chosen and not head.old and head.length == 0:
+        # an offer of h2c is for us, not for the upstream: passed on, it would open a connection past all our rules
+        offered = value_of(fields.get(b"upgrade", b""))
+        head.upgrade = b"" if b"h2c" in options(offered) else offered
+
+
+def content_length(line: bytes) -> int:
+    """The number in a `Content-Length` line.
+
+    Raises:
+        BadMessage: anything but 1 to 18 ASCII digits.
+    """
+    value = line[15:].strip(b" \t")
+    if not value.isdigit() or len(value) > 18:
+        raise BadMessage("bad Content-Length")
+    return int(value)
+
+
+class ResponseHead:
+    """A response head, understood."""
+
+    __slots__ = ("chunked", "keep_alive", "length", "lines", "reason", "status", "upgrade")
+
+    status: int
+    reason: bytes
+    lines: Sequence[bytes]
+    """What may be passed on: no framing, nothing hop-by-hop."""
+    length: int
+    """What `Content-Length` says, -1 without one."""
+    chunked: bool
+    keep_alive: bool
+    """The connection can carry another exchange once the body has ended, if it ends by itself."""
+    upgrade: bytes
+    """Protocol of a 101, as a line."""
+
+
+def read_response(head: bytes) -> ResponseHead:
+    """The response head in `head`, which ends with its only blank line and which llhttp has judged or will judge.
+
+    Raises:
+        BadMessage: not to be passed on.
+    """
+    lines = head[:-4].split(b"\r\n")
+    if len(lines) > RESPONSE_LINES or len(head) > RESPONSE_BYTES:
+        raise BadMessage("response header fields too large")
+    start = lines[0]
+    made = ResponseHead()
+    made.status, made.reason, http11 = _read_start(start)
+    made.lines = passed = []
+    made.length = -1
+    made.chunked = False
+    made.keep_alive = http11
+    made.upgrade = b""
+    special: dict[bytes, bytes] | None = None
+    del lines[0]
+    for line in lines:
+        name = line.partition(b":")[0].lower()
+        if name not in _NOT_PASSED:
+            passed.append(line)
+        elif special is None:
+            special = {name: line}
+        elif name in special:
+            special[name] += b", " + value_of(line)
+        else:
+            special[name] = line
+    if special is not None:
+        line = special.get(b"content-length", b"")
+        if line:
+            made.length = content_length(line)
+        coding = special.get(b"transfer-encoding")
+        if coding is not None:
+            if not http11 or line or value_of(coding).lower() != b"chunked":
+                raise BadMessage("unacceptable Transfer-Encoding")
+            made.chunked = True
+        line = special.get(b"connection", _KEEP_ALIVE)
+        if line != _KEEP_ALIVE or not http11:
+            chosen = options(value_of(line)) if b"connection" in special else ()
+            made.keep_alive = b"close" not in chosen and (http11 or b"keep-alive" in chosen)
+            named = frozenset(chosen) - _NO_NAMES
+            if named:
+                made.lines = [line for line in passed if line.partition(b":")[0].lower() not in named]
+        made.upgrade = special.get(b"upgrade", b"")
+    return made
+
+
+@lru_cache(maxsize=256)
+def _read_start(line: bytes) -> tuple[int, bytes, bool]:
+    """(status, reason, is HTTP/1.1) of a status line; apps use few, and looking one up costs less than matching it."""
+    found = _STATUS_LINE.fullmatch(line)
+    if found is None:
+        raise BadMessage("malformed status line")
+    status = int(found[2])
+    return status, found[3] or REASONS.get(status, b""), found[1] == b"1"
+
+
+@lru_cache(maxsize=1024)
+def _is_host(host: bytes) -> bool:
+    return _HOST.fullmatch(host) is not None
