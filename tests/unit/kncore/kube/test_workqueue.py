@@ -1,6 +1,7 @@
 """Keys waiting to be worked on; time is the event loop's, and the loop's is looptime's."""
 
 import asyncio
+import random
 
 import pytest
 
@@ -145,3 +146,53 @@ def test_a_token_bucket_refills_with_time() -> None:
     assert [bucket.reserve(0.0) for _ in range(4)] == pytest.approx([0.0, 0.0, 0.5, 1.0])
     assert bucket.reserve(10.0) == 0.0
     assert [bucket.take(10.0), bucket.take(10.0), bucket.take(10.4), bucket.take(10.5)] == [True, False, False, True]
+
+
+@pytest.mark.parametrize("seed", range(10))
+async def test_whatever_the_order_no_change_is_missed_and_no_key_is_worked_on_twice_at_once(seed: int) -> None:
+    """The promise that reconcilers rest on: after the last change of a key, its world is looked at once more."""
+    dice = random.Random(seed)
+    queue: WorkQueue[int] = WorkQueue()
+    state = dict.fromkeys(range(5), 0)
+    seen = dict.fromkeys(range(5), 0)
+    busy: set[int] = set()
+
+    async def work() -> None:
+        while True:
+            key = await queue.get()
+            assert key not in busy
+            busy.add(key)
+            looked = state[key]
+            await asyncio.sleep(dice.random())
+            busy.discard(key)
+            if dice.random() < 0.2:
+                queue.retry(key)
+            else:
+                seen[key] = looked
+                queue.forget(key)
+            queue.done(key)
+
+    async with asyncio.TaskGroup() as group:
+        workers = [group.create_task(work()) for _ in range(3)]
+        for _ in range(300):
+            key = dice.randrange(5)
+            state[key] += 1
+            match dice.randrange(3):
+                case 0:
+                    queue.add(key)
+                case 1:
+                    queue.add(key, slow=True)
+                case 2:
+                    queue.add_after(key, dice.random() * 3.0)
+            await asyncio.sleep(dice.random() * 0.3)
+            if dice.random() < 0.05:  # a worker dies between two keys and another takes its place
+                victim = workers[dice.randrange(3)]
+                if not busy:
+                    victim.cancel()
+                    workers[workers.index(victim)] = group.create_task(work())
+        await asyncio.sleep(5000.0)
+        assert seen == state
+        statistics = queue.statistics()
+        assert (statistics.ready, statistics.processing, statistics.delayed, statistics.failing) == (0, 0, 0, 0)
+        for worker in workers:
+            worker.cancel()
