@@ -1,9 +1,8 @@
 """What changed between two values, in a form that fits an error message."""
 
+import json
 from collections.abc import Iterator
 from typing import Any, Final
-
-import orjson
 
 __all__ = ["changes"]
 
@@ -14,8 +13,8 @@ def changes(old: Any, new: Any) -> str:
     """One block per changed field: its path, `-` with what it was, `+` with what it is; absent sides are left out.
 
         containers[0].image:
-            -: "example.com/app:1"
-            +: "example.com/app:2"
+        -: "example.com/app:1"
+        +: "example.com/app:2"
 
     Longer lists are cut. Fields are named as users write them, where the original prints Go types and pointers.
     """
@@ -45,4 +44,4 @@ def _differences(path: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]
 
 
 def _shown(value: Any) -> str:
-    return orjson.dumps(value).decode()
+    return json.dumps(value, ensure_ascii=False)

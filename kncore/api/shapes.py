@@ -13,7 +13,7 @@ Shapes are written as text, one structure per entry, which reads like the types 
 points to a zero value; `!` behind a pointer shows an absent one as null. `[]T` is a list, `{}T` a map by string.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -290,6 +290,25 @@ def _integer(largest: int) -> Callable[[Any], int]:
     return decode
 
 
+_DEEPEST: Final = 100  # levels; the field sets of managedFields, the only such values, have about a dozen
+
+
+def _any(value: Any) -> Any:
+    """Any JSON value, passed through uncopied; only so deep that comparing or printing it cannot exhaust the stack."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [inner for outer in level for inner in _children(outer)]
+        if not level:
+            return value
+    raise DecodeError(f"nested more than {_DEEPEST} levels deep")
+
+
+def _children(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
 def _int_or_string(value: Any) -> int | str:
     return value if isinstance(value, str) else _integer(INT32_MAX)(value)
 
@@ -319,6 +338,5 @@ _SCALARS: Final[Mapping[str, Shape]] = {
     "quantity": _Quantity(_quantity, "0"),
     "url": _Scalar(_url, ""),
     "time": _Scalar(_string, None),  # RFC 3339 text, passed through
-    # Passed through uncopied: nobody here reads it, and copying would recurse as deep as a client likes to nest.
-    "any": _Scalar(lambda value: value, None),
+    "any": _Scalar(_any, None),
 }

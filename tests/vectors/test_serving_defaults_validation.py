@@ -31,6 +31,20 @@ def test_objects_get_the_originals_defaults_errors_and_warnings(vectors: Callabl
     assert not wrong, f"{len(wrong)} differences\n" + "\n".join(wrong[:20])
 
 
+def test_pod_autoscalers_get_the_originals_defaults_and_errors(vectors: Callable[[str], dict[str, Any]]) -> None:
+    """The admission half of pa_decider.json; what follows from the annotations is tested with the autoscaler."""
+    wrong = []
+    for case in vectors("serving/pa_decider.json")["cases"]:
+        config = Store.of(case.get("config", {}))
+        made = set_defaults(case["pa"], config=config)
+        said, recorded = validate(made, config=config).error, case["expect"]["validate_error"]
+        if made["metadata"].get("annotations", {}) != case["expect"]["annotations"]:
+            wrong.append(f"{case['id']}: annotations {made['metadata'].get('annotations')}")
+        if said != recorded and not _is_agreed_exception(case["pa"], said, recorded):
+            wrong.append(f"{case['id']}: said {said!r}, expected {recorded!r}")
+    assert not wrong, "\n".join(wrong[:20])
+
+
 def _problems(case: Case, texts: list[str]) -> Iterator[str]:
     expected = case["expect"]
     try:

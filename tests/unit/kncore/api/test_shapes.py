@@ -89,6 +89,16 @@ def test_objects_are_compared_by_meaning(one: dict[str, Any], other: dict[str, A
     assert known.same(known.decode(one), known.decode(other)) is same
 
 
+def test_bottomless_values_are_refused() -> None:
+    deep: Any = {}
+    for _ in range(5000):
+        deep = {"f:a": deep}
+    metadata = {"name": "a", "managedFields": [{"fieldsV1": deep}]}
+    route = {"apiVersion": "serving.knative.dev/v1", "kind": "Route", "metadata": metadata}
+    with pytest.raises(DecodeError, match=r"managedFields\[0\]\.fieldsV1: nested more than 100 levels deep"):
+        decode(route)
+
+
 def test_a_core_service_is_not_ours() -> None:
     assert not is_known({"apiVersion": "v1", "kind": "Service"})
     assert is_known({"apiVersion": "serving.knative.dev/v1", "kind": "Service"})
