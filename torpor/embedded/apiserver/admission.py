@@ -6,16 +6,30 @@ cluster, and the ConfigMaps in `knative-serving` through the parsers of the comp
 carries the name of the webhook that would have refused it, because that is what users and tests search for.
 """
 
+import logging
 import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from kncore.api import admission
+from kncore.api.shapes import DecodeError
+from kncore.config.store import NAMES, Store, parse
+from kncore.errors import ConfigError
 from torpor.embedded.apiserver.builtin import Kind
-from torpor.embedded.apiserver.errors import bad_request
+from torpor.embedded.apiserver.errors import StatusError, bad_request
+from torpor.embedded.apiserver.store import Change, Collection
 
-__all__ = ["Admission", "Admitted", "AllowAll", "example_checksum"]
+__all__ = ["Admission", "Admitted", "AllowAll", "KnativeAdmission", "check_example", "example_checksum"]
+
+log = logging.getLogger(__name__)
+
+SYSTEM_NAMESPACE = "knative-serving"
+VALIDATION = "validation.webhook.serving.knative.dev"
+CONFIG_VALIDATION = "config.webhook.serving.knative.dev"
+EXCLUDE = "webhooks.knative.dev/exclude"
+"""Label of a namespace that Knative's webhooks leave alone."""
 
 Obj = dict[str, Any]
 
@@ -84,13 +98,65 @@ def check_example(config_map: Mapping[str, Any]) -> str:
     )
 
 
-def denied(webhook: str, why: str) -> Exception:
+def denied(webhook: str, why: str) -> StatusError:
     """The refusal a webhook's answer turns into."""
     return bad_request(f'admission webhook "{webhook}" denied the request: {why}')
 
 
-class KnativeAdmission(AllowAll):
-    """Placeholder."""
+class KnativeAdmission:
+    """What Knative's webhooks do.
 
-    def __init__(self, *, clock: Any) -> None:
-        self._clock = clock
+    The ConfigMaps in force are learned from the store's changes (`observe`), so an object is judged by exactly the
+    configuration that was written before it.
+    """
+
+    def __init__(self) -> None:
+        self.config = Store()
+        """The ConfigMaps in force."""
+        self._excluded: set[str] = set()
+
+    def observe(self, collection: Collection, change: Change) -> None:
+        """Learn from a change: the store calls this with every one."""
+        key = change.record.key
+        gone = change.type == "DELETED"
+        if collection.name == "configmaps" and key.namespace == SYSTEM_NAMESPACE:
+            data = None if gone else change.record.obj.get("data") or {}
+            try:
+                self.config.apply(key.name, data)
+            except ConfigError as error:  # it came past admission: by an older version, or by hand
+                log.warning("configuration ignored", extra={"config_map": key.name, "error": str(error)})
+        elif collection.name == "namespaces":
+            if not gone and EXCLUDE in change.record.labels:
+                self._excluded.add(key.name)
+            else:
+                self._excluded.discard(key.name)
+
+    def admit(
+        self, operation: str, kind: Kind, obj: Obj, old: Obj | None, *, subresource: str, user: str, dry_run: bool
+    ) -> Admitted:
+        if kind.resource == "configmaps":
+            if operation != "DELETE":
+                self._check_config(obj)
+            return Admitted(obj)
+        if not kind.custom or operation == "DELETE" or obj["metadata"].get("namespace") in self._excluded:
+            return Admitted(obj)
+        try:
+            admitted = admission.admit(
+                obj, old=old, operation=operation, subresource=subresource, config=self.config, user=user
+            )
+        except admission.Denied as refusal:
+            if isinstance(refusal.__cause__, DecodeError):
+                raise denied("webhook.serving.knative.dev", f"mutation failed: {refusal.message}") from refusal
+            raise denied(VALIDATION, f"validation failed: {refusal.message}") from refusal
+        return Admitted(admitted.object, tuple(admitted.warnings))
+
+    def _check_config(self, config_map: Obj) -> None:
+        metadata = config_map["metadata"]
+        if metadata.get("namespace") != SYSTEM_NAMESPACE or metadata["name"] not in NAMES:
+            return
+        if why := check_example(config_map):
+            raise denied(CONFIG_VALIDATION, f"validation failed: {why}")
+        try:
+            parse(metadata["name"], config_map.get("data") or {})
+        except ConfigError as error:
+            raise denied(CONFIG_VALIDATION, f"validation failed: {error}") from error

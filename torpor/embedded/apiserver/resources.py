@@ -3,9 +3,10 @@
 HTTP stands on top of this class and the background parts (garbage collection, namespaces) call it directly. A write
 runs in one synchronous step from reading the current object to handing the new one to the store, so that two writers
 of one object never see each other halfway; only then does it wait for the disk. In that step, in this order: the
-body's unknown fields and defaults (the schema), what callers may not touch (`lifecycle`), what one kind needs
-(`strategy`), admission, field ownership, and whether anything changed at all: a write that changes nothing is
-answered with the object as it is and produces no event.
+body's unknown fields and defaults (the schema), what callers may not touch (`lifecycle`), field ownership (before
+admission, as in Kubernetes: what admission adds belongs to nobody), what one kind needs (`strategy`), admission, and
+whether anything changed at all: a write that changes nothing is answered with the object as it is and produces no
+event.
 
 Only the top-level fields that differ from the stored object are walked: what is stored was valid when it was, and a
 status update of a large object stays cheap.
@@ -257,10 +258,12 @@ class Resources:
 
     async def _insert(self, kind: Kind, collection: Collection, key: Key, obj: Obj, write: Write) -> Record:
         """The part of a create that must not be interrupted before the commit: the key is free and settled."""
-        strategy.prepare(kind, obj, None, self.clock.wall())
+        now = self.clock.wall()
+        if write.manager:  # an apply keeps its own books
+            ownership.record(kind, None, obj, write.manager, now=now)
+        strategy.prepare(kind, obj, None, now)
         self._refuse(kind, key.name, [*lifecycle.check_metadata(kind, obj), *strategy.check(kind, obj, None)])
         obj = self._admit("CREATE", kind, obj, None, write)
-        ownership.record(kind, None, obj, write.manager, now=self.clock.wall())
         obj = self._stored_form(kind, obj)
         address = self._allocate(kind, obj, write)
         if write.dry_run:
@@ -387,6 +390,8 @@ class Resources:
             lifecycle.keep_status(kind, new, old)
         if subresource != "scale":  # a scale touches one number, which was checked
             self._check_fields(kind, new, old, write, patch=patch)
+        if write.manager:
+            ownership.record(kind, old, new, write.manager, subresource=subresource, now=self.clock.wall())
         if subresource == "":
             strategy.prepare(kind, new, old, self.clock.wall())
             self._refuse(
@@ -400,8 +405,6 @@ class Resources:
             )
         new = self._admit("UPDATE", kind, new, old, write, subresource)
         lifecycle.bump_generation(kind, new, old)
-        if write.manager:  # an apply keeps its own books
-            ownership.record(kind, old, new, write.manager, subresource=subresource, now=self.clock.wall())
         if lifecycle.unchanged(new, old):
             return record
         ends = _ends(kind, new)

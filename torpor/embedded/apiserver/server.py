@@ -102,7 +102,7 @@ class ApiServer:
         self._journal = Journal(self._state_dir, max_pages=max_pages)
         self.store = Store(self._journal)
         self.registry = Registry()
-        self.admission: Admission = admission or KnativeAdmission(clock=self._clock)
+        self.admission: Admission = admission or KnativeAdmission()
         self.resources = Resources(
             self.store, self.registry, self.admission, clock=self._clock, cluster_ips=self._cluster_ips
         )
@@ -140,7 +140,7 @@ class ApiServer:
         namespaces.load()
         events.load()
         self._load_services()
-        self._load_config()
+        self._load_admission()
         for part in (definitions, collector, namespaces, events):
             self.store.subscribe(part.observe)
         self.store.subscribe(self._observe)
@@ -223,13 +223,14 @@ class ApiServer:
                 except ValueError as error:
                     log.warning("service keeps an address it should not have", extra={"error": str(error)})
 
-    def _load_config(self) -> None:
+    def _load_admission(self) -> None:
         learn = getattr(self.admission, "observe", None)
         if learn is None:
             return
-        collection = self.store.collection("configmaps")
-        for record in collection.records("knative-serving"):
-            learn(collection, Change("ADDED", record, None))
+        for name in ("namespaces", "configmaps"):
+            collection = self.store.collection(name)
+            for record in collection.records():
+                learn(collection, Change("ADDED", record, None))
         self.store.subscribe(learn)
 
     def _observe(self, collection: Collection, change: Change) -> None:
