@@ -92,7 +92,7 @@ class RevisionReconciler:
         """Fill in the container statuses; False while the digests are not known.
 
         Raises:
-            ImageUnavailable: an image could not be resolved.
+            ImageUnavailable: an image could not be resolved, for a reason not told yet.
         """
         status = revision["status"]
         wanted = [container.get("name") for container in meta.at(revision, "spec", "containers", default=[])]
@@ -108,8 +108,11 @@ class RevisionReconciler:
             return False
         if isinstance(found, Failure):
             message = f'Unable to fetch image "{found.image}": failed to resolve image to digest: {found.message}'
+            known = conditions.get("ContainerHealthy")
             conditions.mark_false("ContainerHealthy", "ContainerMissing", message)
-            raise ImageUnavailable(message)
+            if known is None or known.get("message") != message:
+                raise ImageUnavailable(message)  # once: an Event and a log line, not one per look
+            return False
         for field, containers, digests in (
             ("containerStatuses", "containers", found.containers),
             ("initContainerStatuses", "initContainers", found.init_containers),

@@ -81,7 +81,8 @@ class Cluster:
         self.lagging: set[str] = set()
         """Hosts of KIngresses that activators do not know yet."""
         self.probed: list[tuple[str, str]] = []
-        self.options: Obj = {}
+        self.any_ingress_class = True
+        self.external_port: int | None = None
         self._informers: Informers | None = None
         self._running: list[asyncio.Task[None]] = []
         self.parts: list[Any] = []
@@ -120,7 +121,8 @@ class Cluster:
             recorder=self.events,
             resolver=self.resolver,
             probe=self._probe,
-            **({"any_ingress_class": True} | self.options),
+            any_ingress_class=self.any_ingress_class,
+            external_port=self.external_port,
         )
         parts = [self._informers, *(part for part in self.parts if only in ("", part.name))]
         self._running = [asyncio.ensure_future(part.run()) for part in parts]
@@ -199,11 +201,23 @@ class Cluster:
             {"type": "ScaleTargetInitialized", "status": "True", "lastTransitionTime": now},
         ]
         generation = meta.generation(self.get(POD_AUTOSCALERS, revision))
-        told = {"serviceName": revision, "metricsServiceName": f"{revision}-private"}
+        told: Obj = {"serviceName": revision, "metricsServiceName": f"{revision}-private"}
         told |= {"actualScale": scale, "desiredScale": scale}
         await self.status(
             POD_AUTOSCALERS, revision, told | {"conditions": conditions, "observedGeneration": generation}
         )
+
+    async def pod(self, revision: str, status: Obj) -> None:
+        """Have one pod of a revision in this state."""
+        labels = {"serving.knative.dev/revision": revision}
+        metadata = {"name": f"{revision}-pod", "namespace": "default", "labels": labels}
+        self.client.seed({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {}, "status": status})
+        await self.settle()
+
+    async def wait(self, seconds: float) -> None:
+        """Let time pass; for tests whose event loop has a fake clock."""
+        await asyncio.sleep(seconds)
+        await self.settle()
 
     # Looking
 

@@ -162,7 +162,7 @@ async def test_a_name_taken_by_another_service_stops_everything(cluster: Any, se
     # When the other is gone, the name is free.
     await cluster.client.delete(KSERVICES, "hello-a", "default")
     await cluster.settle()
-    assert meta.controller_of(cluster.get(REVISIONS, "hello-a-blue"))["name"] == "hello"
+    assert meta.is_controlled_by(cluster.get(REVISIONS, "hello-a-blue"), cluster.get(CONFIGURATIONS, "hello"))
     assert cluster.names(ROUTES) == ["hello"]
 
 
