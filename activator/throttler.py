@@ -104,15 +104,19 @@ class Throttler:
 
     def reserve(self) -> Pod | None:
         """Take a place in a pod, if there is one."""
-        if self.cluster_ip is None:
-            pod, self._position = self._policy(self.assigned, self._position)
-        elif self.cluster_ip.in_flight < self.capacity:
-            pod = self.cluster_ip
-            pod.in_flight += 1
-        else:
-            pod = None
+        if self.cluster_ip is not None and self.cluster_ip.in_flight >= self.capacity:
+            return None
+        pod = self.pick()
         if pod is not None:
             self._in_flight += 1
+        return pod
+
+    def pick(self) -> Pod | None:
+        """The policy's choice, its place taken; behind a cluster address there is no choice."""
+        if self.cluster_ip is not None:
+            self.cluster_ip.in_flight += 1
+            return self.cluster_ip
+        pod, self._position = self._policy(self.assigned, self._position)
         return pod
 
     def release(self, pod: Pod) -> None:
@@ -147,7 +151,8 @@ class Throttler:
         """Send everything to the Service's address, behind which `backends` pods cannot be told apart."""
         self.cluster_ip = cluster_ip
         self._backends = backends
-        self._recompute()
+        self._pods = {}  # should they become addressable again, they are counted anew
+        self._resize()
 
     def update_activators(self, addresses: Iterable[str]) -> None:
         """These activators serve the revision; nothing changes while we are not one of them."""
@@ -164,6 +169,9 @@ class Throttler:
             self.assigned = assign(ordered, self.index, self.activators)
         else:
             self.assigned = ordered
+        self._resize()
+
+    def _resize(self) -> None:
         assigned = 0 if self.cluster_ip is not None else len(self.assigned)
         self.capacity = capacity(self.container_concurrency, self._backends, assigned, self.activators)
         self._dispatch()

@@ -44,14 +44,14 @@ def replay(case: dict[str, Any]) -> list[Any]:
     seen: list[Any] = []
     for op, *rest in case["ops"]:
         if op == "acquire":
-            taken = throttler.reserve()
+            taken = throttler.pick()  # what was recorded lies below the original's breaker
             if taken is not None:
                 held[rest[0]] = taken
             seen.append([taken.address, taken is throttler.cluster_ip] if taken else None)
             continue
         if op == "release":
             if rest[0] in held:
-                throttler.release(held.pop(rest[0]))
+                held.pop(rest[0]).release()
             continue
         if op == "backends":
             cluster_ip, addresses = rest

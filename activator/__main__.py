@@ -1,0 +1,131 @@
+"""`python -m activator`: the ingress and activator process."""
+
+import asyncio
+import sys
+
+from kncore.net.statstream import StatStream
+
+from activator.app import Proxy
+from activator.backends import Backends
+from activator.config import Config
+from activator.probe import probe
+from activator.reporter import Reporter
+from activator.revision import Key, Revision, Settings
+from activator.routes import Table
+from activator.sync import Sync
+from activator.wakes import Wakes
+from kncore.clock import SystemClock
+from kncore.errors import ConfigError
+from kncore.kube.cluster import HttpClient
+from kncore.kube.informers import Informers
+from kncore.net.exchange import Upstream
+from kncore.net.pool import Pool
+from kncore.net.server import Server
+from kncore.net.ticker import Ticker
+from kncore.runtime import run, serve, stop_on_signals
+from kncore.telemetry import logs
+
+NOT_CONNECTED = "connection has not yet been established"
+STOPPING = "received SIGTERM from kubelet"
+
+
+class Front:
+    """The two listeners: open once the routes are known, closed last."""
+
+    name = "listeners"
+
+    def __init__(self, config: Config, proxy: Proxy, informers: Informers, ticker: Ticker) -> None:
+        self._config = config
+        self._informers = informers
+        self._ticker = ticker
+        self._servers = (Server(proxy.public, ticker=ticker), Server(proxy.internal, ticker=ticker))
+        self.stopping = False
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        await self._informers.wait_synced()
+        for server, (host, port) in zip(self._servers, (self._config.public, self._config.internal), strict=True):
+            await server.listen(host, port)
+        await asyncio.get_running_loop().create_future()
+
+    async def drain(self) -> None:
+        """Fail readiness, serve on until load balancers noticed, finish what is in flight."""
+        self.stopping = True
+        await asyncio.sleep(self._config.drain_seconds)
+        deadline = asyncio.get_running_loop().time() + self._config.grace_seconds
+        async with asyncio.TaskGroup() as group:
+            for server in self._servers:
+                group.create_task(server.drain(deadline))
+
+
+async def main(config: Config) -> None:
+    """Put the activator together and serve."""
+    stop = stop_on_signals()
+    client = HttpClient.from_kubeconfig(config.kubeconfig) if config.kubeconfig else HttpClient.in_cluster()
+    clock = SystemClock()
+    informers = Informers(client)
+    ticker = Ticker()
+    wakes = Wakes()
+    backends = Backends(probe)
+    stream = StatStream(config.autoscaler_url)
+
+    def poked(key: Key) -> None:
+        wake = wakes.current(key)
+        if wake is not None and wake.poked is None:
+            wake.poked = clock.wall()
+
+    reporter = Reporter(config.pod_name, stream.send_nowait, clock, poked)
+
+    def unfit() -> str | None:
+        if front.stopping:
+            return STOPPING
+        return None if stream.connected else NOT_CONNECTED
+
+    async with Pool(ticker=ticker) as pool:
+
+        def connect(address: str) -> Upstream:
+            host, _, port = address.rpartition(":")
+            return pool.upstream(host.strip("[]"), int(port))
+
+        def elsewhere(authority: bytes) -> Upstream | None:
+            """A host that is none of ours, for pods that use us as their HTTP proxy."""
+            host, colon, port = authority.decode("latin-1").rpartition(":")
+            name = (host if colon and port.isdecimal() else authority.decode("latin-1")).strip("[]")
+            return pool.upstream(name, int(port) if colon and port.isdecimal() else 80) if name else None
+
+        def make(key: Key, settings: Settings) -> Revision:
+            return Revision(
+                key,
+                settings,
+                self_ip=config.pod_ip,
+                connect=connect,
+                backends=backends,
+                reporter=reporter,
+                wakes=wakes,
+            )
+
+        classes = config.classes
+        proxy = Proxy(
+            Table(serves=lambda class_: classes is None or class_ in classes),
+            wakes,
+            healthy=unfit,
+            cluster_domain=config.cluster_domain,
+            any_domain=config.any_domain,
+            elsewhere=elsewhere,
+        )
+        front = Front(config, proxy, informers, ticker)
+        Sync(informers, proxy, backends, make=make)
+        try:
+            await serve([informers, backends, stream, reporter, front], stop, drain=front.drain)
+        finally:
+            ticker.close()
+            await client.aclose()
+
+
+if __name__ == "__main__":
+    logs.configure("activator")
+    try:
+        settings = Config.read(sys.argv[1:])
+    except ConfigError as exc:
+        sys.exit(f"activator: {exc}")
+    run(lambda: main(settings))

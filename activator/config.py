@@ -1,0 +1,79 @@
+"""The activator's settings, from its command line and environment, read once."""
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from kncore.api.keys import INGRESS_CLASS_TORPOR
+from kncore.errors import ConfigError
+
+__all__ = ["Config"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """How one activator serves."""
+
+    public: tuple[str, int]
+    """Listener for the world."""
+    internal: tuple[str, int]
+    """Listener for pods and the control plane."""
+    pod_name: str
+    pod_ip: str
+    autoscaler_url: str
+    """Websocket of the stat server."""
+    kubeconfig: str
+    """Path; empty inside a cluster."""
+    classes: frozenset[str] | None = frozenset({INGRESS_CLASS_TORPOR, ""})
+    """Ingress classes served; None is all."""
+    any_domain: bool = False
+    cluster_domain: str = "cluster.local"
+    drain_seconds: float = 45.0
+    """Served on after SIGTERM while readiness fails, for load balancers to notice; 0 where there is none in front."""
+    grace_seconds: float = 600.0
+    """For requests in flight after that."""
+
+    @classmethod
+    def read(cls, arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> "Config":
+        """Parse the command line; the environment gives what Kubernetes tells a pod.
+
+        Raises:
+            ConfigError: a required variable is missing, or an address is not HOST:PORT.
+        """
+        parser = argparse.ArgumentParser(prog="python -m activator", description="Ingress and activator.")
+        parser.add_argument("--public", default="0.0.0.0:8080", metavar="HOST:PORT", help="listener for the world")
+        parser.add_argument("--internal", default="0.0.0.0:8012", metavar="HOST:PORT", help="listener for pods")
+        parser.add_argument("--classes", default="", help="ingress classes to serve, comma-separated; all: every one")
+        parser.add_argument("--any-domain", action="store_true", help="accept NAME.NAMESPACE.<anything> as a host")
+        parser.add_argument("--drain", type=float, default=cls.drain_seconds, help="seconds served on after SIGTERM")
+        parser.add_argument("--grace", type=float, default=cls.grace_seconds, help="seconds for requests in flight")
+        given = parser.parse_args(arguments)
+        missing = [name for name in ("POD_NAME", "POD_IP", "SYSTEM_NAMESPACE") if not environ.get(name)]
+        if missing:
+            raise ConfigError(
+                f"environment variables missing: {', '.join(missing)}; a Deployment sets them by fieldRef"
+            )
+        domain = environ.get("CLUSTER_DOMAIN", cls.cluster_domain)
+        default_url = f"ws://autoscaler.{environ['SYSTEM_NAMESPACE']}.svc.{domain}:8080"
+        named = frozenset(name.strip() for name in given.classes.split(",") if name.strip())
+        return cls(
+            public=_address(given.public, "--public"),
+            internal=_address(given.internal, "--internal"),
+            pod_name=environ["POD_NAME"],
+            pod_ip=environ["POD_IP"],
+            autoscaler_url=environ.get("AUTOSCALER_URL", default_url),
+            kubeconfig=environ.get("KUBECONFIG", ""),
+            classes=None if named == {"all"} else named or cls.classes,
+            any_domain=given.any_domain,
+            cluster_domain=domain,
+            drain_seconds=given.drain,
+            grace_seconds=given.grace,
+        )
+
+
+def _address(text: str, option: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65535:
+        raise ConfigError(f"{option} {text}: expected HOST:PORT")
+    return host.strip("[]"), int(port)

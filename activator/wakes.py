@@ -1,0 +1,75 @@
+"""Every wake-up, timed part by part as this process saw it, and kept for whoever asks.
+
+A wake-up begins when a request meets a revision without pods and ends with the first byte of its answer. The record
+is read by `torpor status`, the demo and the benchmarks; `torpor.wakes` adds what autoscaler and node saw. Times are
+Unix seconds, so that they compare.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+__all__ = ["KEPT", "Wake", "Wakes"]
+
+KEPT = 256
+
+
+@dataclass
+class Wake:
+    """One wake-up of one revision; None until it happened."""
+
+    namespace: str
+    revision: str
+    requested: float
+    """The first request arrived."""
+    poked: float | None = None
+    """The autoscaler was told; None if the stream was down."""
+    endpoint: float | None = None
+    """A pod's address appeared."""
+    probed: float | None = None
+    """A pod answered its probe."""
+    pod: str = ""
+    """Which: `ip:port`."""
+    first_byte: float | None = None
+    """The answer to the first request began."""
+    waited: int = 0
+    """Requests that were waiting when the pod was ready."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As others read it."""
+        made = asdict(self)
+        for name in ("requested", "poked", "endpoint", "probed"):
+            made[f"{name}At"] = made.pop(name)
+        made["firstByteAt"] = made.pop("first_byte")
+        return made
+
+
+class Wakes:
+    """The last wake-ups, and the one under way for each revision."""
+
+    def __init__(self) -> None:
+        self._kept: deque[Wake] = deque(maxlen=KEPT)
+        self._current: dict[tuple[str, str], Wake] = {}
+
+    def current(self, key: tuple[str, str]) -> Wake | None:
+        """The wake-up of a revision that is under way."""
+        return self._current.get(key)
+
+    def begin(self, key: tuple[str, str], now: float) -> Wake | None:
+        """A request waits for a revision without pods; the new wake-up, None if one is under way."""
+        if key in self._current:
+            return None
+        wake = self._current[key] = Wake(*key, requested=now)
+        self._kept.append(wake)
+        return wake
+
+    def end(self, key: tuple[str, str]) -> None:
+        """It is over, or given up."""
+        self._current.pop(key, None)
+
+    def select(self, namespace: str = "", revision: str = "") -> Iterator[Wake]:
+        """Kept wake-ups, oldest first; empty arguments select all."""
+        for wake in self._kept:
+            if namespace in ("", wake.namespace) and revision in ("", wake.revision):
+                yield wake
