@@ -39,6 +39,9 @@ logger = logging.getLogger(__name__)
 # A watch that lived this long was healthy: the next one starts without delay. Shorter ones back off, or a server that
 # accepts and closes at once would be asked hundreds of times a second.
 _HEALTHY = 5.0
+# Seconds between attempts while the server is away. Short, because an activator that follows endpoints is blind so
+# long; twenty informers asking every two seconds are nothing to a server that comes up.
+_LONGEST_WAIT = 2.0
 # Changes handled in a row before other tasks get a turn: a relist of 10 000 objects must not stop the event loop.
 _BATCH = 128
 
@@ -124,7 +127,7 @@ class Informer:
         self._labels = labels
         self._fields = fields
         self._resync = resync
-        self._backoff = backoff or Backoff()
+        self._backoff = backoff or Backoff(cap=_LONGEST_WAIT)
         self._spaces: dict[str, dict[str, Obj]] = {}
         self._indexers: dict[str, Indexer] = {}
         self._indexes: dict[str, dict[str, dict[Key, Obj]]] = {}

@@ -6,6 +6,7 @@ use only what a strict server accepts, and wait for what a real one does in the 
 
 import asyncio
 import contextlib
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -14,8 +15,10 @@ import pytest
 from kncore.api.meta import owner_reference
 from kncore.api.resources import CONFIG_MAPS, DEPLOYMENTS, KSERVICES, NAMESPACES, PODS
 from kncore.kube.client import Client, Obj, Patch, WatchEvent
+from kncore.kube.cluster import HttpClient
 from kncore.kube.errors import AlreadyExists, BadRequest, Conflict, Invalid, NotFound, UnsupportedMediaType
 from kncore.testing.kube import MemoryClient
+from torpor.embedded.apiserver.server import ApiServer
 
 
 @contextlib.asynccontextmanager
@@ -26,7 +29,23 @@ async def memory() -> AsyncIterator[Client]:
     await client.aclose()
 
 
-SERVERS: dict[str, Callable[[], contextlib.AbstractAsyncContextManager[Client]]] = {"memory": memory}
+@contextlib.asynccontextmanager
+async def embedded() -> AsyncIterator[Client]:
+    with tempfile.TemporaryDirectory(prefix="contract-") as folder:
+        server = ApiServer(folder)
+        await server.start()
+        client = HttpClient(server.url, ca=server.ca_pem, token=server.token)
+        try:
+            yield client
+        finally:
+            await client.aclose()
+            await server.stop()
+
+
+SERVERS: dict[str, Callable[[], contextlib.AbstractAsyncContextManager[Client]]] = {
+    "memory": memory,
+    "embedded": embedded,
+}
 
 
 @pytest.fixture(params=SERVERS)

@@ -152,7 +152,7 @@ async def test_waiting_for_a_server_that_does_not_answer_ends_at_the_deadline(cl
     with pytest.raises(NotSynced, match="configmaps could not be listed in time: list: connection refused"):
         await informer.wait_synced(asyncio.get_running_loop().time() + 60.0)
     running.cancel()
-    assert 12 < informer.statistics().failures < 40  # backs off to five seconds, and no further
+    assert 30 < informer.statistics().failures < 70  # backs off to two seconds, and no further
 
 
 class ClosingAtOnce(MemoryClient):
@@ -167,16 +167,16 @@ async def test_a_server_that_ends_every_watch_at_once_is_not_hammered() -> None:
     informer = Informer(ClosingAtOnce(), CONFIG_MAPS)
     async with following(informer):
         await asyncio.sleep(60.0)
-        assert 12 < informer.statistics().watches < 40
+        assert 30 < informer.statistics().watches < 70
 
 
 async def test_a_retry_after_is_honoured_up_to_the_cap(client: MemoryClient) -> None:
     error = Unreachable("busy")
-    error.retry_after = 4.0
+    error.retry_after = 1.9
     client.fail_next(error, verb="list")
     informer = Informer(client, CONFIG_MAPS)
     async with following(informer):
-        assert asyncio.get_running_loop().time() == pytest.approx(4.0, abs=0.1)
+        assert asyncio.get_running_loop().time() == pytest.approx(1.9, abs=0.1)
 
 
 async def test_an_object_that_leaves_the_selection_is_deleted_from_the_cache(client: MemoryClient) -> None:
