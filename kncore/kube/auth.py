@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from kncore.errors import ConfigError
 
-__all__ = ["Anonymous", "Credentials", "Delegated", "Fixed", "TokenFile", "basic", "bearer"]
+__all__ = ["Credentials", "Delegated", "Fixed", "TokenFile", "basic", "bearer"]
 
 # Kubelet rotates a projected token when a fifth of its life is left (12 min of an hour); client-go re-reads every
 # minute.
@@ -52,9 +52,6 @@ class Fixed:
 
     async def renew(self) -> None:
         """Nothing can be renewed."""
-
-
-Anonymous = Fixed
 
 
 def bearer(token: str) -> str:

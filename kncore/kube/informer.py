@@ -42,6 +42,7 @@ _HEALTHY = 5.0
 # Seconds between attempts while the server is away. Short, because an activator that follows endpoints is blind so
 # long; twenty informers asking every two seconds are nothing to a server that comes up.
 _LONGEST_WAIT = 2.0
+_LONGEST_REQUESTED = 30.0  # of a wait that the server itself asks for
 # Changes handled in a row before other tasks get a turn: a relist of 10 000 objects must not stop the event loop.
 _BATCH = 128
 
@@ -309,7 +310,7 @@ class Informer:
         self._failures += 1
         first = not self._last_error
         self._last_error = f"{verb}: {exc.message}"
-        wait = max(self._backoff.next(), min(exc.retry_after or 0.0, self._backoff.cap))
+        wait = max(self._backoff.next(), min(exc.retry_after or 0.0, _LONGEST_REQUESTED))
         logger.log(
             logging.WARNING if first else logging.DEBUG,
             "the API server did not answer",
