@@ -18,7 +18,7 @@ from typing import Any
 
 import orjson
 
-__all__ = ["Definition", "descriptions", "load", "resolve"]
+__all__ = ["Definition", "descriptions", "load", "names", "resolve"]
 
 _DATA = Path(__file__).parent / "data"
 _PREFIX = "#/components/schemas/"
@@ -83,6 +83,11 @@ def load(name: str) -> Definition:
 def resolve(ref: str) -> Definition:
     """The definition a `$ref` such as `#/components/schemas/io.k8s.api.core.v1.Pod` names."""
     return load(ref.removeprefix(_PREFIX))
+
+
+def names() -> list[str]:
+    """The names of all definitions."""
+    return list(_lines())
 
 
 def descriptions() -> Mapping[str, Mapping[str, str]]:
