@@ -97,6 +97,7 @@ class RevisionReconciler:
         status = revision["status"]
         wanted = [container.get("name") for container in meta.at(revision, "spec", "containers", default=[])]
         if [entry.get("name") for entry in status.get("containerStatuses") or []] == wanted:
+            self._digests.forget(Key.of(revision))  # a look at an older copy may have asked once more
             return True
         found = self._digests.lookup(
             revision,
