@@ -162,13 +162,14 @@ def apply(
         others = set().union(entry.fields, *(other.fields for other in entries.values()))
         merged = _prune(merged, set(last.fields), others, schema)
 
-    touched = compare(base, merged, schema)
-    try:
-        entries = _take(entries, *touched, force=force)
-    except ApplyConflict as conflict:
-        if manager != _KUBECTL or not _allowed(conflict, base, schema):
-            raise
-        entries = _take(entries, *touched, force=True)
+    added, changed, removed = compare(base, merged, schema)
+    contested = [] if force else _contested(entries, added | changed)
+    if contested and manager == _KUBECTL:
+        mine = _client_applied(base, schema)
+        contested = [(entry, path) for entry, path in contested if path not in mine]
+    if contested:
+        raise _conflict(contested)
+    entries = _take(entries, added, changed, removed)
 
     if manager == _KUBECTL and _last_applied(merged):
         merged = _annotate(merged, applied)
@@ -213,7 +214,7 @@ def update_managed(
     added, changed, removed = compare(_bare(old or {}), _bare(new), schema)
     if isinstance(schema, Definition):
         added -= {("f:spec",), ("f:status",)}  # in Go these are never absent, so nobody is seen to add them
-    entries = _take(entries, added, changed, removed, force=True)
+    entries = _take(entries, added, changed, removed)
     entry = _Entry(
         manager=manager, operation=operation, api_version=api_version, subresource=subresource, time=rfc3339(now)
     )
@@ -225,16 +226,18 @@ def update_managed(
     return _encode(_cap(entries))
 
 
-# ---------------------------------------------------------------------------------------------------- the two rules
+# -------------------------------------------------------------------------------------------------------- the rules
 
 
-def _take(entries: _Entries, added: Fields, changed: Fields, removed: Fields, *, force: bool) -> _Entries:
-    """The entries after somebody changed these fields; not forced, a field that another manager owns is a conflict."""
-    written = added | changed
-    contested = {key: entry.fields & written for key, entry in entries.items()}
-    if not force and any(contested.values()):
-        raise _conflict([(entries[key], path) for key, paths in contested.items() for path in sorted(paths)])
-    left = {key: replace(entry, fields=entry.fields - written - removed) for key, entry in entries.items()}
+def _contested(entries: _Entries, written: Fields) -> list[tuple[_Entry, Path]]:
+    """The fields about to be written that somebody owns, with their owners."""
+    return [(entry, path) for entry in entries.values() for path in entry.fields & written]
+
+
+def _take(entries: _Entries, added: Fields, changed: Fields, removed: Fields) -> _Entries:
+    """The entries after somebody else changed these fields: whoever owned them does no more."""
+    gone = added | changed | removed
+    left = {key: replace(entry, fields=entry.fields - gone) for key, entry in entries.items()}
     return {key: entry for key, entry in left.items() if entry.fields}
 
 
@@ -271,16 +274,13 @@ def _last_applied(obj: Mapping[str, Any]) -> str:
     return str(((obj.get("metadata") or {}).get("annotations") or {}).get(LAST_APPLIED) or "")
 
 
-def _allowed(conflict: ApplyConflict, live: Mapping[str, Any], schema: Schema) -> bool:
-    """Whether client-side apply had set every contested field, so that it is kubectl's own."""
+def _client_applied(live: Mapping[str, Any], schema: Schema) -> Fields:
+    """The fields that client-side apply had set, which are kubectl's own."""
     try:
-        configured = json.loads(_last_applied(live) or "null")
-    except json.JSONDecodeError:
-        return False
-    if not isinstance(configured, dict):
-        return False
-    mine = {show_path(path) for path in fields_of(configured, schema)}
-    return all(cause.field in mine for cause in conflict.causes)
+        configured = json.loads(_last_applied(live) or "{}")
+    except (json.JSONDecodeError, RecursionError):
+        return set()
+    return fields_of(configured, schema) if isinstance(configured, dict) else set()
 
 
 def _annotate(obj: Obj, applied: Mapping[str, Any]) -> Obj:

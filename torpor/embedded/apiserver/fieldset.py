@@ -272,22 +272,24 @@ def merge(live: Any, applied: Any, schema: Schema) -> Any:
 
 
 def _merge_lists(live: list[Any], applied: list[Any], schema: Schema) -> list[Any]:
-    """Applied items in their order; a live item that is not applied stays behind the one it followed, where it can."""
+    """Applied items in their order; live items that are not applied come as early as the items both have allow."""
     before = [(_element(item, index, schema), item) for index, item in enumerate(live)]
     after = {_element(item, index, schema): item for index, item in enumerate(applied)}
     first = dict(reversed(before))
+    shared = [element for element in reversed(after) if element in first]  # the next one due is the last
     woven: list[Any] = []
     at = 0
     for element, item in after.items():
-        if element not in first:
+        while at < len(before) and not (shared and before[at][0] == shared[-1]):
+            if before[at][0] not in after:
+                woven.append(before[at][1])
+            at += 1  # an applied item that is not due yet, or was repeated, is passed over
+        if element in first:
+            shared.pop()
+            woven.append(merge(first[element], item, _items(schema)))
+        else:
             woven.append(item)
-            continue
-        passed = next((place for place in range(at, len(before)) if before[place][0] == element), None)
-        if passed is not None:
-            woven += [kept for key, kept in before[at:passed] if key not in after]
-            at = passed + 1
-        woven.append(merge(first[element], item, _items(schema)))
-    return woven + [kept for key, kept in before[at:] if key not in after]
+    return woven + [kept for element, kept in before[at:] if element not in after]
 
 
 def remove(obj: Any, fields: Fields, schema: Schema) -> Any:
