@@ -39,7 +39,7 @@ class Bounds:
     max: int = 0
 
     def clamp(self, pods: int) -> int:
-        """`pods`, moved into the bounds; `min` wins over a smaller `max` (an initial-scale above max-scale is reached)."""
+        """`pods`, moved into the bounds; `min` wins over a smaller `max`: an initial-scale above max-scale is reached."""
         if pods < self.min:
             return self.min
         return min(pods, self.max) if self.max else pods

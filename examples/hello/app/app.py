@@ -1,10 +1,12 @@
-"""A small web service: greets on every path, answers /health, logs each request."""
+"""A small web service: greets on every path, answers /health, logs requests; ?sleep=500 makes it work for 500 ms."""
 
 import logging
 import os
 import signal
 import sys
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
 
 PORT = int(os.environ.get("PORT", "8080"))
 logging.basicConfig(
@@ -16,6 +18,8 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
+        query = parse_qs(urlsplit(self.path).query)
+        time.sleep(min(float(query.get("sleep", ["0"])[0]), 60_000) / 1000)
         body = (
             b"ok\n" if self.path == "/health" else f"Hello from {os.environ.get('K_REVISION', 'a laptop')}!\n".encode()
         )

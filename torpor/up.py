@@ -1,0 +1,310 @@
+"""`torpor up`: the platform on this machine, from one command.
+
+This process is a small supervisor. It starts three children and keeps them running (`torpor.process.Child`):
+
+- **runtime** (`torpor.embedded.node.runtime`): owns every pod process; forks queue-proxies from a warm template.
+- **control** (`torpor.embedded.control`): API server, controllers, autoscaler, node agent.
+- **activator** (`activator`): the ingress, on the public port.
+
+They are separate so that each may crash alone: pods and the proxy go on serving while control restarts, and pods
+survive it too. When this process dies, however it dies, the kernel takes the children along.
+
+Start order matters only where one needs another's address, and addresses are chosen here first: all three start at
+once. Shutdown is the reverse of the path of a request: the activator finishes what is in flight, then control, then
+the pods.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from kncore.errors import KnError
+from torpor.embedded.node.host import Network, claim_network
+from torpor.process import Child, Exit, python_module
+from torpor.state import Running, StateDir
+
+__all__ = ["Options", "StartFailed", "up"]
+
+READY_TIMEOUT = 60.0  # seconds; a cold disk and a busy machine included
+ACTIVATOR_GRACE = 10.0  # seconds for requests in flight at Ctrl-C
+CONTROL_GRACE = 5.0
+RUNTIME_GRACE = 10.0
+PORTS_TRIED = 50
+HEALTH_CHECK = b"GET / HTTP/1.1\r\nHost: activator\r\nUser-Agent: kube-probe/torpor\r\nConnection: close\r\n\r\n"
+
+
+class StartFailed(KnError):
+    """The platform did not become ready."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What `torpor up` was asked for."""
+
+    state_dir: Path
+    files: Sequence[str] = ()
+    """Manifests to apply once ready."""
+    port: int = 8080
+    """Public HTTP port on 127.0.0.1; the next free one when taken."""
+    domain: str = "localhost"
+    images: Sequence[Path] = ()
+    """Images files."""
+    environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
+
+
+def free_port(wanted: int, host: str = "127.0.0.1") -> int:
+    """`wanted`, or the next port above it that nobody listens on.
+
+    Raises:
+        StartFailed: none of the next ones is free either.
+    """
+    for port in range(wanted, min(wanted + PORTS_TRIED, 65536)):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError:
+                continue
+            return port
+    raise StartFailed(f"no free port on {host} from {wanted} to {wanted + PORTS_TRIED - 1}: give one with --port")
+
+
+async def up(options: Options, say: Callable[[str], None], out: Callable[[str], None]) -> int:
+    """Run the platform until SIGINT or SIGTERM; returns the exit code.
+
+    Args:
+        say: shows progress to a person (stderr).
+        out: prints what a script may read (stdout): the export line and the URLs.
+    Raises:
+        InUse: the state directory is taken.
+        StartFailed: a component did not start; the message holds the end of its log.
+    """
+    started = time.monotonic()
+    state = StateDir.create(options.state_dir)
+    lock = state.lock()
+    network = claim_network()
+    try:
+        return await Supervisor(options, state, network, say, out, started).run()
+    finally:
+        state.clear_running()
+        network.release()
+        os.close(lock)
+
+
+class Supervisor:
+    """The three children and the signals; one per `torpor up`."""
+
+    def __init__(
+        self,
+        options: Options,
+        state: StateDir,
+        network: Network,
+        say: Callable[[str], None],
+        out: Callable[[str], None],
+        started: float,
+    ) -> None:
+        self._options = options
+        self._state = state
+        self._network = network
+        self._say = say
+        self._out = out
+        self._started = started
+        self._port = free_port(options.port)
+        self._api_port = free_port(6443)
+        self._control_ready = asyncio.Event()
+        self._stop = asyncio.Event()
+        environment = {
+            **options.environment,
+            "TORPOR_NET": network.prefix,
+            "TORPOR_STATE_DIR": str(state.path),
+            "KUBECONFIG": str(state.kubeconfig),
+            "SYSTEM_NAMESPACE": "knative-serving",
+            "POD_NAMESPACE": "knative-serving",
+        }
+        runtime = Child(
+            "runtime",
+            python_module(
+                "torpor.embedded.node.runtime",
+                "--socket",
+                str(state.path / "runtime.sock"),
+                "--state",
+                str(state.path / "node"),
+            ),
+            environment,
+            log_path=state.log("runtime"),
+            on_exit=lambda exit_: self._died("runtime", exit_),
+            death_signal=signal.SIGTERM,  # it has processes of its own to end first
+        )
+        control = Child(
+            "control",
+            python_module(
+                "torpor.embedded.control",
+                *("--api-port", str(self._api_port)),
+                *("--ingress-port", str(self._port)),
+                *("--domain", options.domain),
+                *(argument for path in options.images for argument in ("--images", str(path))),
+            ),
+            environment,
+            log_path=state.log("control"),
+            on_line=self._control_line,
+            on_exit=lambda exit_: self._died("control", exit_),
+        )
+        activator = Child(
+            "activator",
+            python_module(
+                "activator",
+                *("--public", f"127.0.0.1:{self._port}"),
+                *("--internal", f"{network.activator}:8012"),
+                *("--classes", "all"),
+                "--any-domain",
+                *("--drain", "0"),  # no load balancer in front that would have to notice
+                *("--grace", str(ACTIVATOR_GRACE - 2)),
+            ),
+            {
+                **environment,
+                "POD_NAME": "activator",
+                "POD_IP": network.activator,
+                "AUTOSCALER_URL": f"ws://{network.autoscaler}:8080",
+            },
+            log_path=state.log("activator"),
+            on_exit=lambda exit_: self._died("activator", exit_),
+        )
+        self._children = (runtime, control, activator)
+
+    async def run(self) -> int:
+        """Start, wait, serve, stop."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._signalled)
+        self._announce_port()
+        # The activator reads the kubeconfig when it starts; an old one would send it to a dead address first.
+        self._state.kubeconfig.unlink(missing_ok=True)
+        async with asyncio.TaskGroup() as group:
+            for child in self._children:
+                group.create_task(child.run(), name=child.name)
+            try:
+                if await self._until_ready():
+                    await self._serve()
+            finally:
+                await self._shut_down()
+        return 0
+
+    async def _until_ready(self) -> bool:
+        """Wait for control and the activator; False when stopped meanwhile."""
+        try:
+            async with asyncio.timeout(READY_TIMEOUT):
+                await self._either(self._control_ready.wait())
+                while not self._stop.is_set() and not await self._activator_ready():  # noqa: ASYNC110  another process
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            tails = "\n".join(f"--- {child.name}\n{child.tail()}" for child in self._children)
+            raise StartFailed(
+                f"not ready after {READY_TIMEOUT:.0f} s; the ends of the logs in {self._state.path / 'logs'}:\n{tails}"
+            ) from None
+        return not self._stop.is_set()
+
+    async def _serve(self) -> None:
+        ready = time.monotonic() - self._started
+        running = Running(
+            pid=os.getpid(),
+            api_url=f"https://127.0.0.1:{self._api_port}",
+            kubeconfig=str(self._state.kubeconfig),
+            ingress=f"127.0.0.1:{self._port}",
+            internal=f"{self._network.activator}:8012",
+            autoscaler=f"{self._network.autoscaler}:8080",
+            domain=self._options.domain,
+            ready_seconds=round(ready, 3),
+        )
+        self._state.write_running(running)
+        self._say(
+            f"ready in {ready:.2f} s; services answer at http://<name>.<namespace>.{self._options.domain}:{self._port}"
+        )
+        self._out(f"export KUBECONFIG={self._state.kubeconfig}")
+        self._say("Ctrl-C stops")
+        if self._options.files:
+            await self._apply()
+        await self._stop.wait()
+
+    async def _apply(self) -> None:
+        """Apply the given manifests as the user would; a refused one is told and the platform goes on."""
+        arguments = [argument for file in self._options.files for argument in ("-f", file)]
+        process = await asyncio.create_subprocess_exec(
+            *python_module("torpor.cli.main", "apply", *arguments),
+            env={**self._options.environment, "KUBECONFIG": str(self._state.kubeconfig)},
+            stdin=asyncio.subprocess.DEVNULL,
+        )
+        await self._either(process.wait())
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+            await process.wait()
+
+    async def _shut_down(self) -> None:
+        runtime, control, activator = self._children
+        self._say("stopping")
+        await activator.stop(ACTIVATOR_GRACE)
+        await control.stop(CONTROL_GRACE)
+        await runtime.stop(RUNTIME_GRACE)
+
+    async def _either(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Wait for something, or for the order to stop."""
+        waits = [asyncio.ensure_future(work), asyncio.ensure_future(self._stop.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    async def _activator_ready(self) -> bool:
+        """Ask as a kubelet would."""
+        try:
+            async with asyncio.timeout(1):
+                reader, writer = await asyncio.open_connection(self._network.activator, 8012)
+                try:
+                    writer.write(HEALTH_CHECK)
+                    return b" 200 " in await reader.readline()
+                finally:
+                    writer.close()
+        except (OSError, TimeoutError):
+            return False
+
+    def _announce_port(self) -> None:
+        if self._port != self._options.port:
+            self._say(f"port {self._options.port} is taken; using {self._port}")
+
+    def _control_line(self, line: str) -> None:
+        """Control reports on its stdout, one JSON object a line: {"ready": true} or {"say": text}."""
+        try:
+            report = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            return
+        if not isinstance(report, dict):
+            return
+        if report.get("ready"):
+            self._control_ready.set()
+        if text := report.get("say"):
+            self._say(str(text))
+
+    def _died(self, name: str, exit_: Exit) -> None:
+        if self._stop.is_set():
+            return
+        how = f"signal {signal.Signals(-exit_.code).name}" if exit_.code < 0 else f"exit code {exit_.code}"
+        self._say(f"{name} ended ({how}) after {exit_.lived:.1f} s; starting it again; log: {self._state.log(name)}")
+
+    def _signalled(self) -> None:
+        if self._stop.is_set():  # the second one: no more patience
+            for child in reversed(self._children):
+                child.kill()
+            sys.stderr.flush()
+            os._exit(130)
+        self._stop.set()
