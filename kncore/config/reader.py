@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
 
-from kncore.config.yamltext import YamlError
 from kncore.errors import ConfigError
 from kncore.gotemplate import TemplateError
 from kncore.quantity import Quantity, parse_duration, parse_quantity
@@ -99,10 +98,12 @@ class Reader:
         return frozenset(part.strip() for part in self._data[key].split(","))
 
     def attempt(self, make: Callable[[], _T], default: _D, *keys: str, prefix: str = "") -> _T | _D:
-        """What `make` returns, or `default` and a problem if it raises a ValueError or a template or YAML error."""
+        """What `make` returns, or `default` and a problem if it raises a ValueError, a template or a configuration
+        error.
+        """
         try:
             return make()
-        except (ValueError, TemplateError, YamlError) as exc:
+        except (ValueError, TemplateError, ConfigError) as exc:
             self.problem(f"{prefix}{exc}", *keys)
             return default
 
