@@ -5,10 +5,8 @@ state. Users may create more; a definition is served from the moment it is store
 first (the finalizer `customresourcecleanup`), then the kind is no longer served and its watchers are told to go.
 """
 
-from collections.abc import Callable, Iterable
 from typing import Any
 
-from torpor.embedded.apiserver.builtin import Kind
 from torpor.embedded.apiserver.errors import StatusError
 from torpor.embedded.apiserver.lifecycle import Deletion
 from torpor.embedded.apiserver.registry import Registry
@@ -25,16 +23,11 @@ CRDS = "customresourcedefinitions.apiextensions.k8s.io"
 
 
 class DefinitionKeeper:
-    """Keeps the registry in step with the stored definitions.
+    """Keeps the registry in step with the stored definitions."""
 
-    Args:
-        kind_of: the stored kind of a collection; None when it is not served any more.
-    """
-
-    def __init__(self, resources: Resources, registry: Registry, kind_of: Callable[[str], Kind | None]) -> None:
+    def __init__(self, resources: Resources, registry: Registry) -> None:
         self._resources = resources
         self._registry = registry
-        self._kind_of = kind_of
         self._work: Work[str] = Work("definitions")
         self._write = Write(user="system:apiserver", manager="torpor-crds", validation="Ignore")
 
@@ -45,20 +38,22 @@ class DefinitionKeeper:
             if "deletionTimestamp" in record.obj["metadata"]:
                 self._work.put(record.key.name)
 
-    async def install(self, definitions: Iterable[Obj]) -> None:
-        """Store definitions that are missing or differ from what is stored."""
-        kind = self._kind_of(CRDS)
+    def __len__(self) -> int:
+        """Definitions that wait to be looked at."""
+        return len(self._work)
+
+    async def install(self, definition: Obj) -> None:
+        """Store a definition unless it is there already, just so."""
+        kind = self._registry.stored_in(CRDS)
+        name = definition["metadata"]["name"]
+        present = self._resources.store.collection(CRDS).get(Key("", name))
         if kind is None:
             return
-        for definition in definitions:
-            name = definition["metadata"]["name"]
-            present = self._resources.store.collection(CRDS).get(Key("", name))
-            if present is None:
-                await self._resources.create(kind, "", definition, self._write)
-            else:
-                version = {"resourceVersion": str(present.version)}
-                metadata = {**present.fresh()["metadata"], **definition["metadata"], **version}
-                await self._resources.update(kind, "", name, {**definition, "metadata": metadata}, self._write)
+        if present is None:
+            await self._resources.create(kind, "", definition, self._write)
+        else:
+            metadata = {**present.fresh()["metadata"], **definition["metadata"]}
+            await self._resources.update(kind, "", name, {**definition, "metadata": metadata}, self._write)
 
     def observe(self, collection: Collection, change: Change) -> None:
         """Serve, serve differently, or stop serving; the store calls this with every change."""
@@ -82,7 +77,7 @@ class DefinitionKeeper:
     async def _step(self, name: str) -> None:
         """A collection is named as its definition is."""
         record = self._resources.store.collection(CRDS).get(Key("", name))
-        definition, kind = self._kind_of(CRDS), self._kind_of(name)
+        definition, kind = self._registry.stored_in(CRDS), self._registry.stored_in(name)
         if record is None or definition is None or "deletionTimestamp" not in record.obj["metadata"]:
             return
         left = 0

@@ -26,16 +26,20 @@ class NamespaceKeeper:
 
     Args:
         kind_of: the stored kind of a collection; None when it is not served any more.
-        ca_pem: content of every namespace's `kube-root-ca.crt`; empty for a server without TLS, which gets none.
     """
 
-    def __init__(self, resources: Resources, kind_of: Callable[[str], Kind | None], *, ca_pem: str = "") -> None:
+    def __init__(self, resources: Resources, kind_of: Callable[[str], Kind | None]) -> None:
+        self.ca_pem = ""
+        """Content of every namespace's `kube-root-ca.crt`; empty for a server without TLS, which gets none."""
         self._resources = resources
         self._kind_of = kind_of
-        self._ca_pem = ca_pem
         self._terminating: set[str] = set()
         self._work: Work[str] = Work(NAMESPACES)
         self._write = Write(user="system:serviceaccount:kube-system:namespace-controller", manager="torpor-namespaces")
+
+    def __len__(self) -> int:
+        """Namespaces that wait to be looked at."""
+        return len(self._work)
 
     def load(self) -> None:
         """Look at every namespace once: termination may have been interrupted, or the CA be another one."""
@@ -94,10 +98,10 @@ class NamespaceKeeper:
 
     async def _furnish(self, name: str) -> None:
         wanted: list[tuple[str, dict[str, Any]]] = [("serviceaccounts", {"metadata": {"name": "default"}})]
-        if self._ca_pem:
+        if self.ca_pem:
             annotations = {"kubernetes.io/description": "The certificate authority of the API server."}
             metadata = {"name": "kube-root-ca.crt", "annotations": annotations}
-            wanted.append(("configmaps", {"metadata": metadata, "data": {"ca.crt": self._ca_pem}}))
+            wanted.append(("configmaps", {"metadata": metadata, "data": {"ca.crt": self.ca_pem}}))
         for resource, obj in wanted:
             kind = self._kind_of(resource)
             if kind is None:

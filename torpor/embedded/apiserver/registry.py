@@ -30,6 +30,7 @@ class Registry:
         self._reviews = tuple(reviews)
         self._custom: dict[str, list[Kind]] = {}
         self._by_path: dict[tuple[str, str, str], Kind] = {}
+        self._by_collection: dict[str, Kind] = {}
         self._index()
 
     def kinds(self, *, reviews: bool = False) -> list[Kind]:
@@ -61,6 +62,10 @@ class Registry:
         """One kind per collection: the version that objects are stored in."""
         return [kind for kind in self.kinds() if kind.storage and kind.resource not in _SHARED]
 
+    def stored_in(self, collection: str) -> Kind | None:
+        """The version in which a collection's objects are stored; None when it is not served (any more)."""
+        return self._by_collection.get(collection)
+
     def define(self, crd: Mapping[str, Any]) -> None:
         """Serve what a CustomResourceDefinition defines, in place of what it defined before."""
         self._custom[crd["metadata"]["name"]] = from_crd(crd)
@@ -73,4 +78,5 @@ class Registry:
 
     def _index(self) -> None:
         self._by_path = {(kind.group, kind.version, kind.plural): kind for kind in self.kinds(reviews=True)}
+        self._by_collection = {collection_of(kind): kind for kind in self.stored()}
         self.generation += 1
