@@ -60,6 +60,12 @@ class IngressReconciler:
 
         self.primary.add_handler(hosts_freed)
 
+        def activators_changed(change: Change) -> None:
+            if change.key == (self._world.system_namespace, ACTIVATOR_SERVICE) and not change.resync:
+                self.prober.again()
+
+        self._endpoints.add_handler(activators_changed)
+
     async def reconcile(self, key: Key) -> None:
         """Tell one KIngress's state."""
         ingress = self.primary.get(key.name, key.namespace)

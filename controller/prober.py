@@ -129,6 +129,14 @@ class Prober:
         if subject is not None and subject.task is not None:
             subject.task.cancel()
 
+    def again(self) -> None:
+        """Ask at once about whatever is not confirmed: there are other activators now."""
+        for key, subject in self._subjects.items():
+            if not subject.confirmed.is_set():
+                if subject.task is not None:
+                    subject.task.cancel()
+                self._start(key, subject)
+
     async def run(self) -> None:
         """Probe until cancelled."""
         try:

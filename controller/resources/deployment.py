@@ -17,6 +17,7 @@ from kncore.api import keys, meta
 from kncore.api.meta import Obj
 from kncore.api.names import child_name
 from kncore.api.resources import DEPLOYMENTS
+from kncore.errors import KnError
 from kncore.quantity import parse_duration
 
 __all__ = ["CannotMake", "annotations", "digest", "labels", "make", "merged", "name", "serving_container"]
@@ -26,7 +27,7 @@ _DEFAULT_CONTAINER: Final = "kubectl.kubernetes.io/default-container"
 _DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
-class CannotMake(queue.BadProbe):
+class CannotMake(KnError):
     """The Revision cannot be turned into a Deployment."""
 
 

@@ -152,7 +152,8 @@ async def platform(state: Path) -> AsyncIterator[Platform]:
         resolver=TagsAsTheyAre(),
         probe=HttpProbe(),
     )
-    running = [asyncio.create_task(part.run()) for part in (informers, recorder, *parts)]
+    all_parts: list[Any] = [informers, recorder, *parts]
+    running = [asyncio.create_task(part.run()) for part in all_parts]
     try:
         async with activator(informers) as port:
             await informers.wait_synced(asyncio.get_running_loop().time() + 10.0)
