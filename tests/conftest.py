@@ -1,21 +1,15 @@
-"""What all tests share: an event loop policy that makes no loops behind anybody's back."""
+"""What all tests share."""
 
 import asyncio
-import sys
 
-if sys.version_info < (3, 14):
+import pytest
 
-    class _NoImplicitLoop(asyncio.DefaultEventLoopPolicy):
-        """Without a current loop, `get_event_loop` raises, as it always does from Python 3.14 on.
 
-        Before, it makes one. pytest-asyncio asks for it around every test and nobody closes it, so that some later
-        test would fail with an "unclosed event loop" warning, whenever the garbage collector happens to run.
-        """
+@pytest.fixture(scope="session", autouse=True)
+def _no_implicit_loop() -> None:
+    """Keep pytest-asyncio from making an event loop that it never closes.
 
-        def get_event_loop(self) -> asyncio.AbstractEventLoop:
-            loop = getattr(self._local, "_loop", None)  # type: ignore[attr-defined]  # set by the base class
-            if loop is None:
-                raise RuntimeError("there is no current event loop")
-            return loop  # type: ignore[no-any-return]  # as above
-
-    asyncio.set_event_loop_policy(_NoImplicitLoop())
+    Before its first test it asks for the thread's loop, which Python 3.11 makes on the spot unless somebody said that
+    there is none; with warnings as errors the leftover fails the run.
+    """
+    asyncio.set_event_loop(None)
