@@ -44,6 +44,7 @@ Trust: everything reachable from here is hardened against both sides; fields hol
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from kncore.net.errors import ClientGone, Overrun, UpstreamError
@@ -51,7 +52,7 @@ from kncore.net.headers import HOP_BY_HOP, value_of
 from kncore.net.heads import REASONS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from kncore.errors import KnError
     from kncore.net.heads import RequestHead, ResponseHead
@@ -229,7 +230,7 @@ class Exchange:
             self._detach()
             self._cut(text if isinstance(error, Overrun) else b"")
         else:
-            self.respond(status, text + b"\n")
+            self.respond(status, text)
 
     def abort(self, error: KnError | None = None) -> None:
         """End it without an answer: the connection (or stream) is closed."""
@@ -425,7 +426,7 @@ class Exchange:
         if failure.reused and failure.replayable and self.upstream is not None:
             self.upstream.submit(self, fresh=True)
         elif self._on_failure is None or not self._on_failure(self, failure):
-            self.fail(failure.status, str(failure).encode(), failure)
+            self.fail(failure.status, str(failure).encode() + b"\n", failure)
 
     def upstream_cut(self, error: KnError) -> None:
         """The upstream went away in the middle of the response."""
@@ -489,4 +490,5 @@ class Exchange:
         raise NotImplementedError
 
 
-Handler = "Callable[[Exchange], None]"
+Handler = Callable[[Exchange], None]
+"""What a server codec calls with every request."""

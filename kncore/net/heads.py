@@ -16,7 +16,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import httptools
 
@@ -83,6 +83,7 @@ class RequestHead:
         "method",
         "named",
         "old",
+        "plan",
         "repeated",
         "start",
         "target",
@@ -112,6 +113,10 @@ class RequestHead:
     """The client may send another request on the connection."""
     old: bool
     """HTTP/1.0: no chunked coding, no interim answers."""
+
+    plan: Any
+    """What a proxy's layers derived from the head alone (and the client's address), None until they did: heads
+    repeat."""
 
     def passing(self, drop: Collection[bytes]) -> list[bytes]:
         """The lines to pass on: all but the fields in `drop` and those that `Connection` names."""
@@ -162,6 +167,7 @@ def read_request(head: bytes, parser: httptools.HttpRequestParser, limits: Reque
     made.length = 0
     made.upgrade = b""
     made.named = ()
+    made.plan = None
     if len(fields) != len(lines):
         made.repeated = True
         made.fields = fields = _joined(lines)
@@ -321,7 +327,8 @@ def read_response(head: bytes) -> ResponseHead:
 
 @lru_cache(maxsize=256)
 def _read_start(line: bytes) -> tuple[int, bytes, bool]:
-    """(status, reason, is HTTP/1.1) of a status line; apps use few, and looking one up costs less than matching it."""
+    """(status, reason, is HTTP/1.1) of a status line; apps use few, and looking one up costs less than matching
+    it."""
     found = _STATUS_LINE.fullmatch(line)
     if found is None:
         raise BadMessage("malformed status line")

@@ -526,3 +526,8 @@ class ServerConnection(asyncio.Protocol):
         if self._exchange is None and self._partial is None and self._state == _HEAD:
             self._state = _DISCARD
             self.transport.close()
+
+    def close_if_tunnel(self) -> None:
+        """End a tunnel from our side."""
+        if self._state == _TUNNEL:
+            self.transport.close()

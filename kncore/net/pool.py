@@ -236,7 +236,7 @@ class Pool:
             upstream.close()
         for dial in self._dials:
             dial.cancel()
-        await self._group.__aexit__(kind, exc, trace)
+        await self._group.__aexit__(None, None, None)  # the block's own exception goes on as it is
 
     def upstream(self, host: str, port: int) -> UpstreamAddress:
         """The address, always the same object until it is forgotten."""

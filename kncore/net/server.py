@@ -57,6 +57,7 @@ class Server:
         self._sockets: list[asyncio.Server] = []
         self._connections: set[ServerConnection] = set()
         self._empty: asyncio.Event | None = None
+        self._tunnels = 0.0
         self._accepted = 0
         self._turned_away = 0
         self._refused: Counter[int] = Counter()
@@ -88,13 +89,17 @@ class Server:
         self._sockets.append(listener)
         return int(listener.sockets[0].getsockname()[1])
 
-    async def drain(self, deadline: float) -> bool:
+    async def drain(self, deadline: float, *, tunnels: float | None = None) -> bool:
         """Stop accepting, let requests in flight end, and cut what is left at the deadline (loop time).
 
+        Args:
+            tunnels: an earlier deadline for upgraded connections, which may have no end of their own.
+
         Returns:
-            True if nothing had to be cut.
+            True if nothing had to be cut at the deadline.
         """
         self.draining = True
+        self._tunnels = deadline if tunnels is None else tunnels
         for listener in self._sockets:
             listener.close()
         for connection in tuple(self._connections):
@@ -119,6 +124,8 @@ class Server:
         for connection in tuple(self._connections):
             if connection.tick(now):
                 busy = True
+                if self.draining and now >= self._tunnels:
+                    connection.close_if_tunnel()
         return busy
 
     def statistics(self) -> ServerStatistics:

@@ -1,0 +1,148 @@
+"""The request path between the client and the app: what a request's headers mean to us, and its way onward.
+
+A `Plan` is derived from a request head once; heads repeat, and then so does the plan. The layers below it only look
+at it.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from kncore.breaker import Breaker, QueueFull
+from kncore.net.exchange import Exchange, Handler, Upstream
+from kncore.net.headers import HOP_BY_HOP, forwarded, forwarded_for
+from kncore.net.ticker import Ticker
+
+__all__ = ["Layer", "Plan", "forward", "limit", "plan_of", "time_out"]
+
+Layer = Callable[[Handler], Handler]
+"""Wraps the rest of the path."""
+
+TIMEOUT_TEXT: Final = b"request timeout"
+
+_NEVER_PASSED: Final = HOP_BY_HOP | {
+    b"host",
+    b"k-original-host",
+    b"knative-serving-namespace",
+    b"knative-serving-revision",
+    b"x-forwarded-for",
+}
+
+
+class Plan:
+    """What the headers of a request mean to a queue-proxy."""
+
+    __slots__ = ("add", "authority", "health", "network", "proxied")
+
+    health: bool
+    """Somebody asks whether the app is ready: kubelet, activator or autoscaler."""
+    network: bool
+    """An ingress asks whether its routes lead here."""
+    proxied: bool
+    """It came through an activator, which counts it too."""
+    authority: bytes
+    """`Host` for the app: what the client asked for, before an activator replaced it."""
+    add: Sequence[bytes]
+    """Lines to add."""
+
+
+def plan_of(exchange: Exchange) -> Plan:
+    """The plan for the exchange's head, made at its first request."""
+    head = exchange.head
+    if head.plan is None:
+        head.plan = _make_plan(exchange)
+    plan: Plan = head.plan
+    return plan
+
+
+def _make_plan(exchange: Exchange) -> Plan:
+    value = exchange.value
+    agent = value(b"user-agent")
+    plan = Plan()
+    plan.health = agent.startswith((b"kube-probe/", b"Knative-Activator-Probe", b"Knative-Autoscaling-Probe")) or bool(
+        value(b"k-kubelet-probe")
+    )
+    plan.network = value(b"k-network-probe") == b"probe"
+    plan.proxied = value(b"k-proxy-request") == b"activator"
+    plan.authority = value(b"k-original-host") or exchange.host
+    fields = exchange.fields
+    clients = value(b"x-forwarded-for") or None
+    add = [forwarded_for(clients, exchange.peer.encode())]
+    if b"forwarded" not in fields:
+        # the shim stands before our own X-Forwarded-For: it tells what came in
+        told = forwarded(clients, value(b"x-forwarded-proto") or None, value(b"x-forwarded-host") or None)
+        if told:
+            add.append(b"Forwarded: " + told)
+    plan.add = add
+    return plan
+
+
+def time_out(ticker: Ticker, *, total: float, first_byte: float, idle: float) -> Layer:
+    """Bound every request; the clocks start here, so waiting for the app counts."""
+
+    def layer(inner: Handler) -> Handler:
+        def handle(exchange: Exchange) -> None:
+            exchange.expire(text=TIMEOUT_TEXT, total=total, first_byte=first_byte, idle=idle)
+            ticker.wake()
+            inner(exchange)
+
+        return handle
+
+    return layer
+
+
+class _Turn:
+    """A request waiting for a place in the app."""
+
+    __slots__ = ("_breaker", "_exchange", "_held", "_inner")
+
+    def __init__(self, breaker: Breaker, exchange: Exchange, inner: Handler) -> None:
+        self._breaker = breaker
+        self._exchange = exchange
+        self._inner = inner
+        self._held = False
+
+    def admitted(self) -> None:
+        self._held = True
+        self._inner(self._exchange)
+
+    def over(self, _: Exchange) -> None:
+        """The exchange is done, whether it was admitted or gave up waiting."""
+        if self._held:
+            self._breaker.release()
+        else:
+            self._breaker.leave(self)
+
+
+def limit(breaker: Breaker) -> Layer:
+    """Let at most so many requests into the app; the next ones wait in order, and beyond that are refused."""
+
+    def layer(inner: Handler) -> Handler:
+        def release(_: Exchange) -> None:
+            breaker.release()
+
+        def handle(exchange: Exchange) -> None:
+            if breaker.try_acquire():
+                exchange.on_done(release)
+                inner(exchange)
+                return
+            turn = _Turn(breaker, exchange, inner)
+            try:
+                breaker.enter(turn)
+            except QueueFull as full:
+                exchange.fail(full.status, str(full).encode() + b"\n", full)
+            else:
+                exchange.on_done(turn.over)
+
+        return handle
+
+    return layer
+
+
+def forward(app: Upstream) -> Handler:
+    """Send the request to the app: routing headers removed, the client's `Host` restored, its address appended."""
+
+    def handle(exchange: Exchange) -> None:
+        plan: Plan = exchange.head.plan
+        exchange.forward(app, drop=_NEVER_PASSED, add=plan.add, authority=plan.authority)
+
+    return handle
