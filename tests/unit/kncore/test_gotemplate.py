@@ -95,8 +95,9 @@ def test_does_not_execute(source: str, error: str) -> None:
 
 
 def test_a_variable_ends_with_its_block() -> None:
-    with pytest.raises(TemplateError, match="undefined variable"):
-        Template("t", "{{if true}}{{$x := 1}}{{end}}{{$x}}")
+    for source in ("{{if true}}{{$x := 1}}{{end}}{{$x}}", "{{if true}}{{$x := 1}}{{else}}{{$x}}{{end}}"):
+        with pytest.raises(TemplateError, match="undefined variable"):
+            Template("t", source)
 
 
 def test_one_execution_does_not_see_another() -> None:

@@ -39,10 +39,11 @@ def test_a_scrape_body_is_cut_at_its_limit() -> None:
     [
         b"\x0a\x05abc",
         b"\x11\x00",
-        b"\x38" + b"\xff" * 10,
+        b"\x38" + b"\xff" * 10 + b"\x01",
         b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
         b"\x00\x00",
         b"\x0c",
+        b"\x44",
         b"\x43",
         b"\x38",
     ],
