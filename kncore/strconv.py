@@ -27,9 +27,12 @@ _TRUE: Final = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 _FALSE: Final = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 _INT: Final = re.compile(r"[+-]?[0-9]+", re.ASCII)
 _UINT: Final = re.compile(r"[0-9]+", re.ASCII)
-_FLOAT: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
+# Underscores may separate digits, in either base; after the base prefix too.
+_DIGITS: Final = r"[0-9]+(?:_[0-9]+)*"
+_HEX_DIGITS: Final = r"[0-9a-fA-F]+(?:_[0-9a-fA-F]+)*"
+_FLOAT: Final = re.compile(rf"[+-]?({_DIGITS}\.?({_DIGITS})?|\.{_DIGITS})([eE][+-]?{_DIGITS})?", re.ASCII)
 _HEX_FLOAT: Final = re.compile(
-    r"[+-]?0[xX]_?([0-9a-fA-F]+(_[0-9a-fA-F]+)*\.?([0-9a-fA-F]+(_[0-9a-fA-F]+)*)?|\.[0-9a-fA-F]+)[pP][+-]?[0-9]+"
+    rf"[+-]?0[xX](_?{_HEX_DIGITS}\.?({_HEX_DIGITS})?|\.{_HEX_DIGITS})[pP][+-]?{_DIGITS}", re.ASCII
 )
 _NAMED: Final = {"inf": math.inf, "infinity": math.inf}
 _ESCAPES: Final = {"\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v"}
@@ -98,7 +101,7 @@ def parse_float(text: str) -> float:
         ValueError: not a number, or too large for a double (Go refuses what Python turns into an infinity).
     """
     if _FLOAT.fullmatch(text):
-        value = float(text)
+        value = float(text)  # Python takes the same underscores
     elif _HEX_FLOAT.fullmatch(text):
         try:
             value = float.fromhex(text.replace("_", ""))

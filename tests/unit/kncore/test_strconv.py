@@ -27,8 +27,8 @@ def test_many_leading_zeros_are_not_out_of_range() -> None:
 
 
 def test_floats() -> None:
-    assert [parse_float(text) for text in ("1e3", ".5", "5.", "+1.25", "0x1p-2", "-Inf", "infinity")] == [
-        *(1000, 0.5, 5, 1.25, 0.25),
+    assert [parse_float(text) for text in ("1e3", ".5", "5.", "1_0.2_5e0_1", "0x_1p-2", "-Inf", "infinity")] == [
+        *(1000, 0.5, 5, 102.5, 0.25),
         *(-math.inf, math.inf),
     ]
     assert math.isnan(parse_float("nAn"))
@@ -36,7 +36,7 @@ def test_floats() -> None:
         parse_float("1e999")
 
 
-@pytest.mark.parametrize("text", ["", "abc", "1,5", " 3", "1e", "+nan", "0x10", "1_000", "."])
+@pytest.mark.parametrize("text", ["", "abc", "1,5", " 3", "1e", "+nan", "0x10", "1__0", "_1", "1_.5", "."])
 def test_bad_floats(text: str) -> None:
     with pytest.raises(ValueError, match=r"strconv.ParseFloat: parsing .*: invalid syntax"):
         parse_float(text)
