@@ -57,7 +57,7 @@ class Platform:
 
     def kubectl(self, *arguments: str, check: bool = True, stdin: str | None = None) -> str:
         """Run kubectl against this platform; returns its stdout. Skips, saying why, where there is none."""
-        program = os.environ.get("KUBECTL") or shutil.which("kubectl")
+        program = os.environ.get("KUBECTL", "").partition(os.pathsep)[0] or shutil.which("kubectl")
         if program is None:
             pytest.skip("kubectl is not installed")
         done = subprocess.run(
