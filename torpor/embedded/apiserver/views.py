@@ -62,4 +62,6 @@ def _converted(api_version: str, obj: Obj) -> Obj:
         names = _OLD_NAMES
     made = {names.get(key, key): value for key, value in obj.items()}
     made["apiVersion"] = api_version
+    if api_version == _EVENTS and not made.get("eventTime"):  # required there, unknown to writers of core Events
+        made["eventTime"] = obj.get("lastTimestamp") or obj["metadata"].get("creationTimestamp")
     return made
