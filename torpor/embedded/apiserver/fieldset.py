@@ -187,7 +187,8 @@ def _collect(value: Any, schema: Schema, path: Path, fields: Fields, strict: boo
             below, named = _below(schema, key)
             at = (*path, f"f:{key}")
             _collect(item, below, at, fields, strict)
-            if item is None or item == {} or not named:
+            # what is empty has no fields inside; upstream forgets empty lists here, and a list applied as empty is lost
+            if item is None or item in ({}, []) or not named:
                 fields.add(at)
     elif _is_list(value, schema):
         seen = set()
