@@ -24,7 +24,7 @@ from kncore.kube.reconcile import Controller, enqueue_self, write_status
 
 __all__ = ["BY_REVISION", "Metrics", "Scraper", "is_serving", "revision_index"]
 
-BY_REVISION = "revision"
+BY_REVISION = "namespace/revision"
 SCRAPE_INTERVAL = 1.0  # seconds
 SILENT_AFTER = 2.5  # seconds without a pushed stat until a pod is scraped
 MAX_SCRAPES = 50  # revisions scraped at once

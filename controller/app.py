@@ -23,7 +23,7 @@ from controller.service import ServiceReconciler
 from kncore.clock import Clock
 from kncore.config.store import Store
 from kncore.kube.client import Client
-from kncore.kube.informers import Informers
+from kncore.kube.informers import Informers, Synced
 from kncore.kube.lease import Leader
 from kncore.kube.reconcile import Controller
 from kncore.runtime import Part
@@ -48,19 +48,6 @@ _CONCERNS: Mapping[str, frozenset[str]] = {
     ),
     RouteReconciler.name: frozenset({"config-domain", "config-features", "config-network"}),
 }
-
-
-class _Synced:
-    """Runs a part once the caches are complete: what is not there yet must not look as if it did not exist."""
-
-    def __init__(self, part: Part, informers: Informers) -> None:
-        self.name = part.name
-        self._part = part
-        self._informers = informers
-
-    async def run(self) -> None:
-        await self._informers.wait_synced()
-        await self._part.run()
 
 
 def build(
@@ -129,4 +116,4 @@ def build(
     config.subscribe(configuration_changed)
     follow(informers, config, logging, recorder, system_namespace, configuration_changed)
     parts: list[Part] = [digests, ingress.prober, *controllers.values()]
-    return [_Synced(part, informers) for part in parts]
+    return [Synced(part, informers) for part in parts]

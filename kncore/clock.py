@@ -1,7 +1,8 @@
 """Time as an argument.
 
-Pure code takes *now*; the few objects that must read the time themselves take a `Clock`, so that tests decide what time it is
-(`kncore.testing.FakeClock`). Durations are measured with `monotonic`, dates shown to people with `wall`: the wall clock may jump.
+Pure code takes *now*; the few objects that must read the time themselves take a `Clock`, so that tests decide what
+time it is (`kncore.testing.FakeClock`). Durations are measured with `monotonic`, dates shown to people with `wall`:
+the wall clock may jump.
 """
 
 import time

@@ -1,7 +1,8 @@
 """The root of the exception tree.
 
-The branch says whose fault it is: `ConfigError` the operator's, `ApiError` what the Kubernetes API server answered (`kncore.kube.errors`
-has its leaves), `ProxyError` a request that could not be served. Messages are lower case: what happened, to what, what to do next.
+The branch says whose fault it is: `ConfigError` the operator's, `ApiError` what the Kubernetes API server answered
+(`kncore.kube.errors` has its leaves), `ProxyError` a request that could not be served. Messages are lower case: what
+happened, to what, what to do next.
 """
 
 from typing import ClassVar

@@ -9,9 +9,9 @@ This process is a small supervisor. It starts three children and keeps them runn
 They are separate so that each may crash alone: pods and the proxy go on serving while control restarts, and pods
 survive it too. When this process dies, however it dies, the kernel takes the children along.
 
-Start order matters only where one needs another's address, and addresses are chosen here first: all three start at
-once. Shutdown is the reverse of the path of a request: the activator finishes what is in flight, then control, then
-the pods.
+Addresses are chosen here first, so the order of the start hardly matters: only the activator waits, for the API
+server's kubeconfig. Shutdown is the reverse of the path of a request: the activator finishes what is in flight, then
+control, then the pods.
 """
 
 import asyncio
@@ -121,6 +121,7 @@ class Supervisor:
         self._started = started
         self._port = free_port(options.port)
         self._api_port = free_port(6443)
+        self._api_up = asyncio.Event()
         self._control_ready = asyncio.Event()
         self._stop = asyncio.Event()
         environment = {
@@ -187,22 +188,24 @@ class Supervisor:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._signalled)
         self._announce_port()
-        # The activator reads the kubeconfig when it starts; an old one would send it to a dead address first.
-        self._state.kubeconfig.unlink(missing_ok=True)
         async with asyncio.TaskGroup() as group:
-            for child in self._children:
+            runtime, control, activator = self._children
+            for child in (runtime, control):
                 group.create_task(child.run(), name=child.name)
             try:
-                if await self._until_ready():
+                if await self._until_ready(lambda: group.create_task(activator.run(), name=activator.name)):
                     await self._serve()
             finally:
                 await self._shut_down()
         return 0
 
-    async def _until_ready(self) -> bool:
+    async def _until_ready(self, start_activator: Callable[[], object]) -> bool:
         """Wait for control and the activator; False when stopped meanwhile."""
         try:
             async with asyncio.timeout(READY_TIMEOUT):
+                await self._either(self._api_up.wait())
+                if not self._stop.is_set():
+                    start_activator()
                 await self._either(self._control_ready.wait())
                 while not self._stop.is_set() and not await self._activator_ready():  # noqa: ASYNC110  another process
                     await asyncio.sleep(0.02)
@@ -283,13 +286,15 @@ class Supervisor:
             self._say(f"port {self._options.port} is taken; using {self._port}")
 
     def _control_line(self, line: str) -> None:
-        """Control reports on its stdout, one JSON object a line: {"ready": true} or {"say": text}."""
+        """Control reports on its stdout, one JSON object a line: {"api": true}, {"ready": true} or {"say": text}."""
         try:
             report = orjson.loads(line)
         except orjson.JSONDecodeError:
             return
         if not isinstance(report, dict):
             return
+        if report.get("api"):  # and its kubeconfig is written
+            self._api_up.set()
         if report.get("ready"):
             self._control_ready.set()
         if text := report.get("say"):

@@ -6,12 +6,13 @@ are asked for later, in one task group.
 
 import asyncio
 from collections.abc import Mapping
+from typing import Protocol
 
 from kncore.api.resources import Resource
 from kncore.kube.client import Client
 from kncore.kube.informer import Indexer, Informer, Statistics
 
-__all__ = ["Informers"]
+__all__ = ["Informers", "Synced"]
 
 
 class Informers:
@@ -75,3 +76,29 @@ class Informers:
             )
             for (resource, namespace, labels, fields), informer in self._informers.items()
         }
+
+
+class Synced:
+    """A part that begins once the informers asked for so far are complete: what is not there yet must not look as if
+    it did not exist.
+
+    Args:
+        part: anything with a `name` and an async `run()`.
+    """
+
+    def __init__(self, part: "_Part", informers: Informers) -> None:
+        self.part = part
+        self.name = part.name
+        self._informers = informers
+
+    async def run(self) -> None:
+        """Wait, then be the part."""
+        await self._informers.wait_synced()
+        await self.part.run()
+
+
+class _Part(Protocol):
+    @property
+    def name(self) -> str: ...
+
+    async def run(self) -> None: ...

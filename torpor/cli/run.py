@@ -10,23 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kncore.errors import KnError
+from torpor.environment import cluster_names
 from torpor.state import StateDir
 
-__all__ = ["environment", "run"]
-
-NO_PROXY = "localhost,127.0.0.1,127.0.0.0/8,::1"
-
-
-def environment(internal: str, kubeconfig: str) -> dict[str, str]:
-    """Variables that make cluster names reachable; `internal` is the activator's internal host:port."""
-    proxy = f"http://{internal}"
-    return {
-        "http_proxy": proxy,
-        "HTTP_PROXY": proxy,
-        "no_proxy": NO_PROXY,
-        "NO_PROXY": NO_PROXY,
-        "KUBECONFIG": kubeconfig,
-    }
+__all__ = ["run"]
 
 
 def run(command: Sequence[str], state_dir: Path) -> int:
@@ -37,7 +24,8 @@ def run(command: Sequence[str], state_dir: Path) -> int:
         KnError: the command cannot be started.
     """
     running = StateDir(state_dir).running()
+    environment = {**os.environ, **cluster_names(running.internal), "KUBECONFIG": running.kubeconfig}
     try:
-        os.execvpe(command[0], list(command), {**os.environ, **environment(running.internal, running.kubeconfig)})
+        os.execvpe(command[0], list(command), environment)
     except OSError as exc:
         raise KnError(f"cannot run {command[0]}: {exc.strerror}") from exc
