@@ -29,9 +29,14 @@ async def serve_exec(request: web.BaseRequest, session: ExecSession) -> web.WebS
     try:
         await socket.prepare(request)
         async with asyncio.TaskGroup() as group:
-            reading = group.create_task(_feed(socket, session), name="exec stdin")
-            await _deliver(socket, session)
-            reading.cancel()
+            both = [
+                group.create_task(_deliver(socket, session), name="exec output"),
+                group.create_task(_feed(socket, session), name="exec input"),
+            ]
+            # the command has ended, or the client has left: either way nothing is left to pass on
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            for task in both:
+                task.cancel()
         await socket.close()
     finally:
         await session.aclose()
@@ -44,14 +49,17 @@ async def _deliver(socket: web.WebSocketResponse, session: ExecSession) -> None:
         while (piece := await session.read()) is not None:
             channel, data = piece
             await socket.send_bytes(bytes((channel,)) + data)
-        code = await session.wait()
-        await socket.send_bytes(bytes((FAULT,)) + orjson.dumps(_outcome(code)))
+        try:
+            outcome = _outcome(await session.wait())
+        except StatusError as fault:
+            outcome = fault.status()
+        await socket.send_bytes(bytes((FAULT,)) + orjson.dumps(outcome))
     except ConnectionError:
         return  # the client has left
 
 
 async def _feed(socket: web.WebSocketResponse, session: ExecSession) -> None:
-    """Input and terminal sizes; a client that leaves ends the command."""
+    """Input and terminal sizes, until the client leaves."""
     async for message in socket:
         if message.type is not WSMsgType.BINARY or not message.data:
             continue
@@ -70,7 +78,6 @@ async def _feed(socket: web.WebSocketResponse, session: ExecSession) -> None:
                 continue
         elif channel == CLOSE and data[:1] == bytes((STDIN,)):
             await session.close_stdin()
-    await session.aclose()
 
 
 def _outcome(code: int) -> dict[str, Any]:

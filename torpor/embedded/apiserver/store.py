@@ -350,6 +350,7 @@ class Store:
         self._collections: dict[str, Collection] = {}
         self._given = 0
         self._published = 0
+        self._opened = 0  # nothing is known of what happened before this version
         self._subscribers: list[Subscriber] = []
 
     async def open(self) -> None:
@@ -365,8 +366,9 @@ class Store:
                 record = Record(Key(namespace, object_name), orjson.loads(value), value, version)
                 record.forget()
                 self.collection(name).restore(record)
+        self._opened = self._published
         for collection in self._collections.values():
-            collection.since = self._published
+            collection.since = self._opened
 
     async def close(self) -> None:
         """Wait for the writes under way and release the file."""
@@ -382,7 +384,7 @@ class Store:
         found = self._collections.get(name)
         if found is None:
             found = self._collections[name] = Collection(name)
-            found.since = self._published
+            found.since = self._opened  # made on first use, so nothing has changed in it yet
         return found
 
     def collections(self) -> list[Collection]:
