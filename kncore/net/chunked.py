@@ -73,7 +73,10 @@ class ChunkedReader:
             end = data.find(b"\n", pos)
             if end < 0:
                 self._line += data[pos:]
-                if len(self._line) > (_TRAILERS_LIMIT if self._state == _TRAILER_LINE else _LINE_LIMIT + 2):
+                if self._state == _TRAILER_LINE:
+                    if len(self._line) + self._trailer_bytes > _TRAILERS_LIMIT:
+                        raise BadMessage("trailer section too large", 431)
+                elif len(self._line) > _LINE_LIMIT + 2:
                     raise BadMessage("chunk line too long")
                 if b"\r" in self._line[:-1]:
                     raise BadMessage("bare CR in chunk line")

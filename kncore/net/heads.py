@@ -152,7 +152,7 @@ def read_request(head: bytes, parser: httptools.HttpRequestParser, limits: Reque
     except httptools.HttpParserError as exc:
         raise BadMessage(str(exc)) from None
     words = start.split(b" ")
-    if len(words) != 3:
+    if len(words) != 3 or start[0] < 33:
         raise BadMessage("malformed request line")
 
     made = RequestHead()

@@ -68,8 +68,6 @@ WRITE_APART: Final = 32 * 1024
 _BARE: Final = re.compile(rb"(?<!\r)\n|\r[^\n]|\0")
 _METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}(?: |$)")
 
-_NEVER: Final = b"\r\n\r\n\r\n"  # no head begins like this
-
 # what the bytes that come next belong to
 _HEAD, _LENGTH_BODY, _CHUNKED_BODY, _WAIT, _TUNNEL, _DISCARD = range(6)
 
@@ -230,10 +228,11 @@ class ServerConnection(asyncio.Protocol):
         self._chunks: ChunkedReader | None = None
         self._feeding = False
         self._paused = False
-        self._same = _NEVER
+        self._same = b""
         self._head = _NO_HEAD
         self._since = 0.0
         self._ended = False
+        self._blank = False
 
     # transport ------------------------------------------------------------------------------------------------------
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -355,19 +354,23 @@ class ServerConnection(asyncio.Protocol):
         line_end = partial.find(b"\r\n", 0, line_bytes + 2)
         if _BARE.search(partial, max(look - 1, 0)) or not _METHOD.match(partial.lstrip(b"\r\n") or b"G"):
             self._refuse(400, "malformed request head")
-        elif line_end < 0 and len(partial) > line_bytes:
+        elif line_end < 0 and len(partial) > line_bytes + 1:
             self._refuse(414, "request line too long")
         elif len(partial) > head_bytes or partial.count(b"\n") > head_lines + 2:
             self._refuse(431, "request header fields too large")
 
     def _read_head(self, data: bytes, pos: int) -> int:
         """Take one request's head and what came of its body; returns the position behind."""
-        if data.startswith(self._same, pos):
+        if self._same and data.startswith(self._same, pos):
             head = self._head
             end = pos + len(self._same)
         else:
             end = data.find(b"\r\n\r\n", pos) + 4
             if end > 3 and data[pos] == 13:
+                if self._blank:
+                    self._refuse(400, "malformed request head")
+                    return len(data)
+                self._blank = True
                 pos += 2  # some clients end a body with a line too many (RFC 9112 §2.2)
                 end = data.find(b"\r\n\r\n", pos) + 4
             if end < 4:
@@ -382,7 +385,8 @@ class ServerConnection(asyncio.Protocol):
             except BadMessage as bad:
                 self._refuse(bad.verdict, str(bad))
                 return len(data)
-            self._same = raw if len(raw) <= SAME_LIMIT else _NEVER
+            self._same = raw if len(raw) <= SAME_LIMIT else b""
+            self._blank = False
             if head.length:
                 self._parser = httptools.HttpRequestParser(SILENT)  # the old one waits for a body
         self._exchange = exchange = ServerExchange(self, head, self.now())

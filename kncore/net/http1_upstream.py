@@ -31,7 +31,6 @@ WRITE_APART: Final = 32 * 1024
 """From this size a body is not worth copying behind its head."""
 SAME_LIMIT: Final = 2048
 """Heads up to this size are kept to be recognised when they come again."""
-_NEVER: Final = b"\r\n\r\n\r\n"  # no head begins like this
 _NO_HEAD: Final = ResponseHead()
 
 _IDLE, _HEAD, _LENGTH_BODY, _CHUNKED_BODY, _CLOSE_BODY, _TUNNEL, _GONE = range(7)
@@ -67,7 +66,7 @@ class ClientConnection(asyncio.Protocol):
         self._sent = True
         self._reusable = True
         self._paused = False
-        self._same = _NEVER
+        self._same = b""
         self._head = _NO_HEAD
 
     @property
@@ -229,7 +228,7 @@ class ClientConnection(asyncio.Protocol):
         """Take one head and what came behind it."""
         exchange = self._exchange
         assert exchange is not None
-        if data.startswith(self._same):
+        if self._same and data.startswith(self._same):
             head = self._head
             end = len(self._same)
             raw = b""
@@ -283,7 +282,7 @@ class ClientConnection(asyncio.Protocol):
         if not whole or head.chunked or (head.length > 0 and body == 0):
             self._parser = httptools.HttpResponseParser(SILENT)  # the old one waits for a body
         self._head = head
-        self._same = raw if size <= SAME_LIMIT and head.status >= 200 else _NEVER
+        self._same = raw if size <= SAME_LIMIT and head.status >= 200 else b""
 
     def _first_chunks(self, exchange: Exchange, head: ResponseHead, rest: bytes) -> None:
         """The head of a chunked answer with what came behind it: a small one goes out in one write."""
