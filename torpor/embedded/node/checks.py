@@ -140,28 +140,36 @@ async def _grpc(host: str, port: int, service: str, deadline: float) -> Outcome:
 
 async def run_command(runtime: Runtime, container: str, argv: Sequence[str]) -> Outcome:
     """Run a command in the container; it is killed if we are cancelled."""
-    read, write = os.pipe()
-    try:
-        with open(os.devnull, "rb") as null:
-            session = await runtime.exec(container, argv, stdio=(null.fileno(), write, write))
-    except RuntimeRefused as exc:
-        os.close(read)
-        return Outcome(ok=False, message=str(exc))
-    except BaseException:
-        os.close(read)
-        raise
-    finally:
-        os.close(write)
-    try:
-        ended = await session.wait()
-        os.set_blocking(read, False)
-        output = b""
+    loop = asyncio.get_running_loop()
+    output = bytearray()
+    read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    os.set_blocking(write, True)
+    null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    def drain() -> None:
+        # All of it, or the command would wait for us; only the beginning is kept.
         with suppress(BlockingIOError):
-            output = os.read(read, OUTPUT_BYTES)
+            while data := os.read(read, 64 * 1024):
+                output.extend(data[: OUTPUT_BYTES - len(output)])
+            loop.remove_reader(read)
+
+    try:
+        loop.add_reader(read, drain)
+        try:
+            session = await runtime.exec(container, argv, stdio=(null, write, write))
+        except RuntimeRefused as exc:
+            return Outcome(ok=False, message=str(exc))
+        try:
+            ended = await session.wait()
+        finally:
+            session.kill()
+        drain()
     finally:
-        session.kill()
-        os.close(read)
-    return Outcome(ok=ended.code == 0, message=output.decode("utf-8", "replace").strip() or f"exit status {ended.code}")
+        loop.remove_reader(read)
+        for fd in (read, write, null):
+            os.close(fd)
+    text = output.decode("utf-8", "replace").strip()
+    return Outcome(ok=ended.code == 0, message=text or f"exit status {ended.code}")
 
 
 def _refusal(host: str | None, port: int | None, exc: OSError) -> str:

@@ -67,6 +67,13 @@ class LogWriter:
         self._size = 0
         self._partial: dict[str, bytes] = {}
 
+    def create(self) -> None:
+        """Make the file, empty if it is new: a container that says nothing has a log too."""
+        try:
+            self._open()
+        except OSError:
+            return  # `feed` will try again, and count what it cannot write
+
     def feed(self, stream: str, data: bytes, now: float) -> None:
         """Store output as it arrived; an unfinished line waits for its end, up to `LINE_BYTES`."""
         *lines, rest = (self._partial.pop(stream, b"") + data).split(b"\n")

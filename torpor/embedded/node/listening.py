@@ -1,7 +1,7 @@
 """When does an application begin to listen? Seen from outside, without connecting to it.
 
 The cold-start timeline tells how long the application itself took. Connecting to find out would show in its logs, so
-the kernel's table of listening sockets is read instead, for all waiting ports at once, every 10 ms while any is waiting.
+the kernel's table of listening sockets is read instead, for all ports at once, every 10 ms while any is waited for.
 """
 
 import asyncio

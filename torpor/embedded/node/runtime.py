@@ -469,7 +469,7 @@ class Runtime:
         if self._stop_at is not None:
             raise protocol.RuntimeRefused("the container runtime is stopping")
         if run.container in self._containers:
-            raise BadCommand(f"container {run.container} exists")
+            raise protocol.RuntimeRefused(f"container {run.container} exists", "AlreadyExists")
         if len(self._containers) >= MAX_CONTAINERS:
             raise protocol.RuntimeRefused(f"there are {MAX_CONTAINERS} containers already", "TooManyContainers")
         scratch = self._state / "scratch" / run.container
@@ -488,6 +488,7 @@ class Runtime:
             log=LogWriter(Path(run.log)),
             streams={started.stdout: "stdout", started.stderr: "stderr"},
         )
+        one.log.create()
         self._records.started(run.container, started.pid)
         self._containers[run.container] = one
         self._by_pid[started.pid] = one
