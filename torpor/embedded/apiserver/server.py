@@ -132,6 +132,7 @@ class ApiServer:
     async def stop(self) -> None:
         """Stop listening, finish the writes under way and release the state; may be called more than once."""
         if self._listener is not None:
+            self.core.store.end_watches()
             await self._listener.stop()
             self._listener = None
         if self._keepers is not None:

@@ -116,7 +116,7 @@ class Watcher:
     more than `depth` gather is cut: what waits is dropped and the next `take` raises `Expired`.
     """
 
-    __slots__ = ("_collection", "_cut", "_events", "_wake", "depth", "match", "name", "namespace")
+    __slots__ = ("_collection", "_cut", "_ended", "_events", "_wake", "depth", "match", "name", "namespace")
 
     def __init__(
         self, collection: "Collection", namespace: str | None, name: str | None, match: Match | None, depth: int
@@ -128,15 +128,16 @@ class Watcher:
         self.depth = depth
         self._events: list[Event] = []
         self._cut = False
+        self._ended = False
         self._wake: asyncio.Future[None] | None = None
 
     async def take(self) -> list[Event]:
-        """All events that have gathered, waiting for the first.
+        """All events that have gathered, waiting for the first; none when the watch has been ended.
 
         Raises:
             StatusError: Expired; the client did not keep up and has to list again.
         """
-        while not self._events and not self._cut:
+        while not (self._events or self._cut or self._ended):
             self._wake = asyncio.get_running_loop().create_future()
             try:
                 await self._wake
@@ -168,6 +169,12 @@ class Watcher:
         self._cut = True
         self._collection.cut += 1
         self.close()
+        self._notify()
+
+    def end(self) -> None:
+        """End the watch in good order, after what waits: its client may go on from there, with the next server."""
+        self._ended = True
+        self._collection.watchers.pop(self, None)
         self._notify()
 
     def _notify(self) -> None:
@@ -390,6 +397,12 @@ class Store:
     def collections(self) -> list[Collection]:
         """All that exist so far."""
         return list(self._collections.values())
+
+    def end_watches(self) -> None:
+        """End all watches in good order: the server stops."""
+        for collection in self._collections.values():
+            for watcher in list(collection.watchers):
+                watcher.end()
 
     def subscribe(self, subscriber: Subscriber) -> None:
         """Call a function with every change, right after the watchers; it must be quick and must not raise."""

@@ -103,6 +103,8 @@ async def send_watch(
             except StatusError as fault:
                 await out.write(frames.error(fault))
                 break
+            if not events:
+                break
             now = clock.wall()
             await out.write(b"".join([frames.event(event.type, event.record, now) for event in events]))
         await response.write_eof()
