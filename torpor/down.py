@@ -13,7 +13,7 @@ from torpor.state import StateDir
 __all__ = ["down"]
 
 STOP_TIMEOUT = 40.0  # seconds; longer than every grace of `torpor up` together
-OURS = ("lock", "logs")
+POLL = 0.05
 
 
 async def down(path: Path, say: Callable[[str], None]) -> int:
@@ -25,30 +25,37 @@ async def down(path: Path, say: Callable[[str], None]) -> int:
     if not path.exists():
         say(f"nothing to remove: {path} does not exist")
         return 0
-    if not all((path / name).exists() for name in OURS):
-        raise KnError(f"{path} does not look like a state directory of torpor; not removing it")
     state = StateDir(path)
-    if state.in_use():
-        await _stop(state, say)
-    await asyncio.to_thread(shutil.rmtree, path)
+    if not state.exists():
+        raise KnError(f"{path} does not look like a state directory of torpor; not removing it")
+    if (pid := state.holder()) is not None:
+        await _stop(state, pid, say)
+    lock = state.lock()  # nobody starts on what is being removed
+    try:
+        await asyncio.to_thread(shutil.rmtree, path)
+    except OSError as exc:
+        raise KnError(f"cannot remove {exc.filename or path}: {exc.strerror}") from exc
+    finally:
+        os.close(lock)
     say(f"removed {path}")
     return 0
 
 
-async def _stop(state: StateDir, say: Callable[[str], None]) -> None:
-    try:
-        pid = int((state.path / "lock").read_text())
-    except ValueError:
-        raise KnError(f"{state.path} is in use, but by no process that says its number") from None
+async def _stop(state: StateDir, pid: int, say: Callable[[str], None]) -> None:
+    if pid == 0:
+        raise KnError(f"{state.path} is in use, but by no process that says its number; try again")
     say(f"stopping the platform (pid {pid})")
     try:
         os.kill(pid, signal.SIGTERM)
+    except PermissionError as exc:
+        raise KnError(f"the platform (pid {pid}) belongs to another user: {exc.strerror}") from exc
+    except ProcessLookupError:
+        pass  # it went by itself; the lock says so in a moment
+    try:
         async with asyncio.timeout(STOP_TIMEOUT):
             while state.in_use():  # noqa: ASYNC110  another process, only seen by asking
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(POLL)
     except TimeoutError:
         raise KnError(
             f"the platform (pid {pid}) did not stop within {STOP_TIMEOUT:.0f} s; kill it and try again"
         ) from None
-    except ProcessLookupError:
-        return

@@ -1,16 +1,17 @@
 """Where a cold start's time went, put together from those who saw each part.
 
-The activator knows when the request came, when it told the autoscaler, when the pod's address appeared, answered and
-forwarded the first byte; the autoscaler when it decided and wrote the scale; the node when it saw the pod, started
-its processes and found the app ready. All write Unix times on one machine, so the parts simply follow one another and
-add up to the whole:
+The activator knows when the request came, when a pod answered its probe and when the first byte was forwarded; the
+autoscaler when it decided and wrote the scale; the node when it started the pod's processes and found the app
+listening. All write Unix times on one machine, so the parts simply follow one another and add up to the whole:
 
     decide    request arrived -> decision made
     scale     -> new scale acknowledged by the API server
     pod       -> processes of the pod started
-    app       -> app answers its readiness probe (the app's own start-up)
+    app       -> app listens (its own start-up)
     probe     -> activator knows the pod is ready
     forward   -> first byte of the answer
+
+The node's times are on the pod and go with it; of a wake-up whose pod is gone, `start` covers pod, app and probe.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ from kncore.api import meta
 
 __all__ = ["PARTS", "ColdStart", "compose", "latest"]
 
-PARTS = ("decide", "scale", "pod", "app", "probe", "forward")
+PARTS = ("decide", "scale", "pod", "app", "probe", "start", "forward")
 TIMELINE = "torpor.dev/timeline"
 
 
@@ -40,7 +41,7 @@ class ColdStart:
 
     @property
     def overhead(self) -> float:
-        """What the platform added to the app's own start."""
+        """What the platform added to the app's own start; all of it where the app's part is not known."""
         return self.total - self.parts.get("app", 0.0)
 
 
@@ -49,9 +50,13 @@ def compose(
 ) -> ColdStart:
     """Put one wake-up together.
 
+    Observers differ in what they see first: the API server's answer may reach the autoscaler after the node has acted
+    on it, and the activator's probe may beat the node's look at the app. The later part's observer is believed then,
+    and the earlier part ends when the later one does.
+
     Args:
-        wake: the activator's record: requestedAt, endpointAt, probedAt, firstByteAt (Unix seconds, null if unknown)
-            and pod ("ip:port").
+        wake: the activator's record: requestedAt, probedAt, firstByteAt (Unix seconds, null if unknown) and pod
+            ("ip:port").
         decisions: what the autoscaler explains of the revision, None if nothing.
         pods: pods of the revision, still existing ones; the one with the wake's address is used.
     """
@@ -59,21 +64,21 @@ def compose(
     end = float(wake["firstByteAt"] or wake["probedAt"] or start)
     decided, scaled = _scaling(decisions, start, end)
     node = _node_times(wake, pods)
-    moments = (
+    seen = (
         ("decide", decided),
         ("scale", scaled),
         ("pod", node.get("started")),
         ("app", node.get("appReady")),
-        ("probe", wake.get("probedAt")),
+        ("probe" if node else "start", wake.get("probedAt")),
         ("forward", wake.get("firstByteAt")),
     )
+    moments = [(name, float(moment)) for name, moment in seen if moment is not None]
     parts: dict[str, float] = {}
     before = start
-    for name, moment in moments:
-        if moment is None or not before <= float(moment) <= end:
-            continue
-        parts[name] = float(moment) - before
-        before = float(moment)
+    for number, (name, _) in enumerate(moments):
+        now = max(before, min(end, *(moment for _, moment in moments[number:])))
+        parts[name] = now - before
+        before = now
     return ColdStart(revision=str(wake["revision"]), at=start, total=end - start, parts=parts)
 
 
@@ -84,6 +89,7 @@ def latest(wakes: Sequence[Mapping[str, Any]], revision: str) -> Mapping[str, An
 
 
 def _scaling(decisions: Mapping[str, Any] | None, start: float, end: float) -> tuple[float | None, float | None]:
+    """When the autoscaler decided and scaled, if the wake-up was reported to it."""
     for wake in reversed((decisions or {}).get("wakes", [])):
         if start <= wake["reported"] <= end:
             return wake["decided"], wake["scaled"]
@@ -93,10 +99,12 @@ def _scaling(decisions: Mapping[str, Any] | None, start: float, end: float) -> t
 def _node_times(wake: Mapping[str, Any], pods: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     address = str(wake.get("pod") or "").rpartition(":")[0]
     for pod in pods:
-        if meta.at(pod, "status", "podIP") == address:
+        if address and meta.at(pod, "status", "podIP") == address:
             try:
                 times = orjson.loads(meta.annotations(pod).get(TIMELINE, "{}"))
             except orjson.JSONDecodeError:
+                return {}
+            if not isinstance(times, dict):
                 return {}
             return {name: float(value) for name, value in times.items() if isinstance(value, int | float)}
     return {}

@@ -3,8 +3,9 @@
 Nothing here is particular to embedded mode: with KUBECONFIG pointing at a cluster the same commands work there.
 """
 
+import asyncio
 import contextlib
-import copy
+import difflib
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -12,26 +13,33 @@ from typing import Any
 
 import orjson
 
-from kncore.api import keys, meta
+from kncore.api import meta
 from kncore.api.resources import Resource
 from kncore.errors import KnError
 from kncore.kube.client import Patch
 from kncore.kube.cluster import HttpClient
-from kncore.kube.errors import NotFound
-from torpor.state import StateDir, default_state_dir
+from kncore.kube.errors import Forbidden, NotFound, Unauthorized, Unreachable, from_status
+from torpor.cli.output import emphasis, say
+from torpor.state import StateDir, find_state_dir
 
-__all__ = ["Api", "Found", "UnknownKind", "connect"]
+__all__ = ["Api", "Found", "UnknownKind", "connect", "translate"]
 
-_DISCOVERY = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+_DISCOVERY = ",".join(
+    f"application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList" for version in ("v2", "v2beta1")
+)
 _TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
 FIELD_MANAGER = "torpor"
+REWATCH = 0.1  # seconds before a watch that the server ended is continued
+USUAL = ("ksvc", "revision", "route", "configuration", "kpa", "pod", "deployment", "configmap", "event")
 
 
 class UnknownKind(KnError):
     """A kind that the API server does not serve."""
 
-    def __init__(self, text: str) -> None:
-        super().__init__(f'the server has no kind "{text}": try ksvc, revision, route or pod')
+    def __init__(self, text: str, known: list[str]) -> None:
+        close = difflib.get_close_matches(text.lower(), known, n=1, cutoff=0.7)
+        hint = f'did you mean "{close[0]}"?' if close else f"known are {', '.join(USUAL)} and others"
+        super().__init__(f'the server has no kind "{text}": {hint}')
 
 
 @dataclass(frozen=True)
@@ -41,22 +49,40 @@ class Found:
     resource: Resource
     categories: tuple[str, ...]
 
+    @property
+    def names(self) -> set[str]:
+        """Every name people use for it."""
+        one = self.resource
+        named = {one.plural, one.singular or one.kind.lower(), one.kind.lower(), *one.short_names}
+        if one.group:
+            named |= {f"{name}.{one.group}" for name in named}
+        return named
+
 
 @contextlib.asynccontextmanager
-async def connect() -> AsyncIterator["Api"]:
-    """The API server of `$KUBECONFIG`, else of the platform running on the state directory.
+async def connect(kubeconfig: str = "") -> AsyncIterator["Api"]:
+    """The API server of a kubeconfig, else of `$KUBECONFIG`, else of the platform that runs here.
 
     Raises:
-        NotRunning: there is neither.
+        NotRunning: none was named and no platform runs.
+        ConfigError: the kubeconfig is missing or broken.
+        KnError: while connected, the server could not be reached or did not let us in; the message says what to do.
     """
-    path = os.environ.get("KUBECONFIG")
-    if not path:
-        path = StateDir(default_state_dir()).running().kubeconfig
-    client = HttpClient.from_kubeconfig(path)
+    path = kubeconfig or os.environ.get("KUBECONFIG", "") or StateDir(find_state_dir()).running().kubeconfig
+    client = HttpClient.from_kubeconfig(path, on_warning=lambda text: say(f"{emphasis('warning', 'busy')}: {text}"))
     try:
         yield Api(client)
+    except (Unreachable, Unauthorized) as exc:
+        raise translate(exc, path, client.connection.server) from exc
     finally:
         await client.aclose()
+
+
+def translate(exc: Unreachable | Unauthorized, kubeconfig: str, server: str) -> KnError:
+    """What a person can do about a server that does not answer, or not them."""
+    if isinstance(exc, Unauthorized):
+        return KnError(f"the API server at {server} does not accept the credentials in {kubeconfig}: {exc}")
+    return KnError(f"no answer from the API server at {server} (from {kubeconfig}): is `torpor up` running? {exc}")
 
 
 class Api:
@@ -67,25 +93,35 @@ class Api:
         self._found: list[Found] | None = None
 
     async def resources(self, text: str) -> list[Resource]:
-        """The resources a name stands for: plural, singular, kind, short name (`ksvc`), `plural.group`, or a category
-        (`all`).
+        """The resources a name stands for: plural, singular, kind, short name (`ksvc`), `plural.group`, a category
+        (`all`), or several of these with commas.
 
         Raises:
-            UnknownKind: none.
+            UnknownKind: one of them is none of that.
         """
+        chosen: dict[Resource, None] = {}
+        for name in filter(None, text.split(",")):
+            chosen |= dict.fromkeys(await self._named(name))
+        if not chosen:
+            raise UnknownKind(text, [])
+        return list(chosen)
+
+    async def _named(self, text: str) -> list[Resource]:
         wanted = text.lower()
         found = await self._discover()
-        exact = [one.resource for one in found if wanted in _names(one.resource)]
+        exact = [one.resource for one in found if wanted in one.names]
         if exact:
-            return exact[:1]  # the server lists the preferred version first
-        members = [one.resource for one in found if wanted in one.categories]
-        if not members:
-            raise UnknownKind(text)
-        return members
+            return exact[:1]  # the server lists the core group first, and of a group the preferred version
+        if members := [one.resource for one in found if wanted in one.categories]:
+            return members
+        raise UnknownKind(text, sorted({name for one in found for name in (*one.names, *one.categories)}))
 
     async def resource(self, text: str) -> Resource:
         """The one resource a name stands for."""
-        return (await self.resources(text))[0]
+        found = await self.resources(text)
+        if len(found) > 1:
+            raise KnError(f"{text} stands for several kinds; name one, such as {found[0].group_resource}")
+        return found[0]
 
     async def resource_of(self, obj: Mapping[str, Any]) -> Resource:
         """The resource of an object, by its apiVersion and kind.
@@ -93,123 +129,100 @@ class Api:
         Raises:
             UnknownKind: the server does not serve it.
         """
-        for one in await self._discover():
+        found = await self._discover()
+        for one in found:
             if one.resource.api_version == obj["apiVersion"] and one.resource.kind == obj["kind"]:
                 return one.resource
-        raise UnknownKind(f"{obj['kind']} in {obj['apiVersion']}")
+        same_kind = [one.resource.api_version for one in found if one.resource.kind == obj["kind"]]
+        if same_kind:
+            raise KnError(
+                f"the server has no {obj['kind']} in apiVersion {obj['apiVersion']}: "
+                f"did you mean apiVersion: {' or '.join(same_kind)}?"
+            )
+        raise UnknownKind(obj["kind"], [one.resource.kind for one in found])
 
     async def table(
-        self, resource: Resource, namespace: str | None, name: str = "", *, labels: str = ""
+        self, resource: Resource, namespace: str | None, name: str = "", *, labels: str = "", fields: str = ""
     ) -> dict[str, Any]:
         """Objects as the server's Table: `columnDefinitions` and `rows` with `cells`."""
-        query = {"labelSelector": labels} if labels else {}
+        query = _selectors(labels, fields)
         found: dict[str, Any] = await self.client.raw(
             "GET", resource.path(namespace, name or None), query, accept=_TABLE
         )
         return found
 
     async def watch_table(
-        self, resource: Resource, namespace: str | None, *, resource_version: str, name: str = "", labels: str = ""
+        self, resource: Resource, namespace: str | None, *, resource_version: str, labels: str = "", fields: str = ""
     ) -> AsyncGenerator[dict[str, Any], None]:
-        """Changes as Tables of one row, for as long as the server streams them."""
-        query = {"watch": "true", "resourceVersion": resource_version}
-        if labels:
-            query["labelSelector"] = labels
-        if name:
-            query["fieldSelector"] = f"metadata.name={name}"
-        pending = b""
-        async for chunk in self.client.stream(resource.path(namespace), query, accept=_TABLE):
-            *lines, pending = (pending + chunk).split(b"\n")
-            for line in lines:
-                event = orjson.loads(line)
-                if event["type"] in {"ADDED", "MODIFIED", "DELETED"}:
-                    yield event["object"]
+        """Changes as Tables of one row, for ever; a stream that the server ends is continued where it was.
 
-    async def apply(self, obj: dict[str, Any], namespace: str) -> tuple[dict[str, Any], str]:
-        """Create the object, or change the stored one as `kubectl apply` would; returns it and what happened.
-
-        A three-way merge: what the manifest says is set, what an earlier manifest said and this one does not is
-        removed, and all else (defaults, what controllers or other people set) stays. The earlier manifest is
-        remembered in kubectl's own annotation, so both commands can be used on the same objects. Applying on the
-        server is no alternative: it replaces a Service's list of containers as a whole, defaults included, which a
-        revision named by the user must refuse.
-
-        Returns:
-            (the stored object, `created` | `configured` | `unchanged`)
         Raises:
+            Gone: the server no longer has that history; ask for the table again.
+        """
+        version = resource_version
+        while True:
+            query = {"watch": "true", "resourceVersion": version, **_selectors(labels, fields)}
+            pending = b""
+            stream = self.client.stream(resource.path(namespace), query, accept=_TABLE)
+            async with contextlib.aclosing(stream) as chunks:
+                async for chunk in chunks:
+                    *lines, pending = (pending + chunk).split(b"\n")
+                    for line in filter(None, lines):
+                        event = orjson.loads(line)
+                        if event["type"] == "ERROR":
+                            raise from_status(event["object"])
+                        for row in event["object"].get("rows", ()):
+                            version = meta.resource_version(row.get("object") or {}) or version
+                        if event["type"] != "BOOKMARK":
+                            yield event["object"]
+            await asyncio.sleep(REWATCH)
+
+    async def apply(self, obj: dict[str, Any], namespace: str, *, force: bool = False) -> tuple[dict[str, Any], str]:
+        """Apply an object on the server; returns it and `created`, `configured` or `unchanged`.
+
+        Fields that the schema does not know are refused (`fieldValidation=Strict`), as kubectl does: a typo in YAML
+        must not become a silent default.
+
+        Raises:
+            Conflict: another manager owns a field, and not `force`.
             Invalid, BadRequest, Forbidden: refused, with the server's reasons.
+            NotFound: the namespace does not exist.
         """
         resource = await self.resource_of(obj)
         space = (meta.namespace(obj) or namespace) if resource.namespaced else None
-        wanted = remember(obj)
         try:
-            live = await self.client.get(resource, meta.name(obj), space)
+            before = await self.client.get(resource, meta.name(obj), space)
         except NotFound:
-            return await self._write("POST", resource.path(space), wanted), "created"
-        patch = three_way(remembered(live), wanted, live)
-        if not patch:
-            return live, "unchanged"
+            before = None
+        query = {
+            "fieldManager": FIELD_MANAGER,
+            "force": "true" if force else "false",
+            "fieldValidation": "Strict",
+        }
         path = resource.path(space, meta.name(obj))
-        return await self._write("PATCH", path, patch, media_type=Patch.MERGE), "configured"
-
-    async def _write(self, method: str, path: str, body: dict[str, Any], *, media_type: str = "") -> dict[str, Any]:
-        query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
-        written: dict[str, Any] = await self.client.raw(method, path, query, body, media_type=media_type)
-        return written
+        after: dict[str, Any] = await self.client.raw("PATCH", path, query, obj, media_type=Patch.APPLY.value)
+        if before is None:
+            return after, "created"
+        same = meta.resource_version(before) == meta.resource_version(after)
+        return after, "unchanged" if same else "configured"
 
     async def _discover(self) -> list[Found]:
         if self._found is None:
             self._found = []
             for root in ("/api", "/apis"):
-                groups = await self.client.raw("GET", root, accept=_DISCOVERY)
-                for group in groups["items"]:
+                try:
+                    groups = await self.client.raw("GET", root, accept=_DISCOVERY)
+                except Forbidden as exc:
+                    raise KnError(f"the API server does not show its kinds: {exc}") from exc
+                for group in groups.get("items", ()):
                     self._found.extend(_group(group))
+            if not self._found:
+                raise KnError(f"{self.client.connection.server} does not speak aggregated discovery (Kubernetes 1.27)")
         return self._found
 
 
-def remember(obj: dict[str, Any]) -> dict[str, Any]:
-    """A copy of a manifest that carries itself in kubectl's annotation."""
-    wanted = copy.deepcopy(obj)
-    annotations = wanted.setdefault("metadata", {}).setdefault("annotations", {})
-    annotations.pop(keys.LAST_APPLIED, None)
-    annotations[keys.LAST_APPLIED] = orjson.dumps(wanted, option=orjson.OPT_SORT_KEYS).decode() + "\n"
-    return wanted
-
-
-def remembered(live: Mapping[str, Any]) -> dict[str, Any]:
-    """The manifest that was applied last; empty if none was, or if somebody broke it."""
-    try:
-        found = orjson.loads(meta.annotations(live).get(keys.LAST_APPLIED, "{}"))
-    except orjson.JSONDecodeError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def three_way(before: Mapping[str, Any], wanted: Mapping[str, Any], live: Mapping[str, Any]) -> dict[str, Any]:
-    """The JSON merge patch that brings `live` to `wanted` and removes what only `before` had."""
-    patch: dict[str, Any] = {name: None for name in before if name not in wanted and name in live}
-    for name, value in wanted.items():
-        now = live.get(name)
-        if isinstance(value, dict) and isinstance(now, dict):
-            old = before.get(name)
-            inner = three_way(old if isinstance(old, dict) else {}, value, now)
-            if inner:
-                patch[name] = inner
-        elif (value != now and value != before.get(name, _NOTHING)) or (value != now and not _defaulted(value, now)):
-            patch[name] = value
-    return patch
-
-
-_NOTHING: Any = object()
-
-
-def _defaulted(value: Any, now: Any) -> bool:
-    """Whether `now` is `value` with defaults filled in by the server: then there is nothing to change."""
-    if isinstance(value, dict) and isinstance(now, dict):
-        return all(name in now and _defaulted(inner, now[name]) for name, inner in value.items())
-    if isinstance(value, list) and isinstance(now, list):
-        return len(value) == len(now) and all(map(_defaulted, value, now))
-    return bool(value == now)
+def _selectors(labels: str, fields: str) -> dict[str, str]:
+    return {name: text for name, text in (("labelSelector", labels), ("fieldSelector", fields)) if text}
 
 
 def _group(group: Mapping[str, Any]) -> list[Found]:
@@ -227,13 +240,3 @@ def _group(group: Mapping[str, Any]) -> list[Found]:
             )
             found.append(Found(resource, tuple(entry.get("categories", ()))))
     return found
-
-
-def _names(resource: Resource) -> set[str]:
-    return {
-        resource.plural,
-        resource.singular,
-        resource.kind.lower(),
-        f"{resource.plural}.{resource.group}",
-        *resource.short_names,
-    }

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import sysconfig
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,14 +12,51 @@ from kncore.api import meta
 from kncore.api.resources import KSERVICES
 from kncore.errors import KnError
 from torpor.cli.api import Api, connect
-from torpor.cli.output import Output, emphasis, say, show
+from torpor.cli.output import Output, emphasis, progress, say, show
 from torpor.detect import detect
-from torpor.embedded.images import Images, content_digest
+from torpor.embedded.images import Image, Images, content_digest
+from torpor.snapshot import snapshot
 from torpor.state import StateDir
 
-__all__ = ["deploy", "service_name", "wait_ready"]
+__all__ = ["deploy", "manifest", "service_name", "wait_ready"]
 
 READY_TIMEOUT = 120.0  # seconds
+READY_POLL = 0.1
+SETTLE = 2.0  # seconds a new generation's Ready=False may still be the former revision's
+REQUIREMENTS = ("requirements.txt", "pyproject.toml", "Pipfile")
+
+
+async def deploy(
+    directory: Path, name: str, namespace: str, env: Sequence[str], state_dir: Path, *, output: Output | None
+) -> int:
+    """Find out how the directory is run, keep a copy as an image, apply a Service, wait until it is Ready.
+
+    Raises:
+        NotRunning: no platform runs on the state directory.
+        Undetected: the directory does not say how it is run.
+        KnError: the name, a variable or the directory cannot be used, or the service failed.
+    """
+    program = detect(directory)
+    name = name or service_name(directory)
+    variables = [_variable(entry) for entry in env]
+    state = StateDir(state_dir)
+    running = state.running()
+    say(f"{directory}: {program.why}; runs `{' '.join(program.command)}`")
+    if hint := _packages_hint(directory, program.command):
+        say(hint)
+    image = await asyncio.to_thread(_register, state, f"dev.local/{name}", directory, program.command)
+    async with connect(running.kubeconfig) as api:
+        space = namespace or api.client.namespace
+        applied, outcome = await api.apply(manifest(name, space, image, variables), space, force=True)
+        say(f"Service '{name}' {outcome} in namespace '{space}'")
+        with progress(f"waiting for {name} to be Ready"):
+            ready = await wait_ready(api, name, space, meta.generation(applied))
+    say(f"{emphasis('Ready', 'good')}: revision {meta.at(ready, 'status', 'latestReadyRevisionName')} is available at")
+    if output is None:
+        print(meta.at(ready, "status", "url", default=""))
+    else:
+        show(ready, output)
+    return 0
 
 
 def service_name(directory: Path) -> str:
@@ -33,53 +71,11 @@ def service_name(directory: Path) -> str:
     return name
 
 
-async def deploy(
-    directory: Path, name: str, namespace: str, env: Sequence[str], state_dir: Path, *, output: Output | None
-) -> int:
-    """Find out how the directory is run, register it as an image, apply a Service, wait until it is Ready.
-
-    Raises:
-        NotRunning: no platform runs on the state directory.
-        Undetected: the directory does not say how it is run.
-    """
-    state = StateDir(state_dir)
-    state.running()
-    program = detect(directory)
-    name = name or service_name(directory)
-    say(f"{directory}: {program.why}; runs `{' '.join(program.command)}`")
-    images = Images(state.path / "images")
-    repository = f"dev.local/{name}"
-    entry = images.register(repository, directory, program.command)
-    digest = await asyncio.to_thread(content_digest, entry)
-    image = f"{repository}:{digest.removeprefix('sha256:')[:12]}"
-    images.register(image, directory, program.command)
-    async with connect() as api:
-        applied, outcome = await api.apply(manifest(name, namespace, image, env), namespace)
-        say(f"Service '{name}' {outcome} in namespace '{namespace}'")
-        ready = await wait_ready(api, name, namespace, meta.generation(applied))
-    say(f"{emphasis('Ready', 'good')}: revision {meta.at(ready, 'status', 'latestReadyRevisionName')}")
-    if output is None:
-        print(meta.at(ready, "status", "url", default=""))
-    else:
-        show(ready, output)
-    return 0
-
-
-def manifest(name: str, namespace: str, image: str, env: Sequence[str]) -> dict[str, Any]:
-    """The Service of a deployed directory.
-
-    Raises:
-        KnError: an `env` entry is not NAME=VALUE.
-    """
-    variables = []
-    for entry in env:
-        variable, equals, value = entry.partition("=")
-        if not equals or not variable:
-            raise KnError(f"--env {entry}: expected NAME=VALUE")
-        variables.append({"name": variable, "value": value})
+def manifest(name: str, namespace: str, image: str, env: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
+    """The Service of a deployed directory."""
     container: dict[str, Any] = {"image": image}
-    if variables:
-        container["env"] = variables
+    if env:
+        container["env"] = [{"name": variable, "value": value} for variable, value in env]
     return {
         "apiVersion": KSERVICES.api_version,
         "kind": "Service",
@@ -99,19 +95,53 @@ async def wait_ready(api: Api, name: str, namespace: str, generation: int) -> di
     while True:
         service = await api.client.get(KSERVICES, name, namespace)
         current = meta.at(service, "status", "observedGeneration", default=0) >= generation
+        waited = time.monotonic() - started
         for condition in meta.at(service, "status", "conditions", default=[]) if current else []:
             now = (condition["status"], condition.get("reason", ""))
             if condition["type"] != "Ready" and told.get(condition["type"]) != now:
                 told[condition["type"]] = now
-                message = condition.get("message") or ("done" if condition["status"] == "True" else condition["status"])
-                say(f"{time.monotonic() - started:7.3f}s {condition['type']}: {message}")
+                word = "done" if condition["status"] == "True" else condition.get("message") or condition["status"]
+                say(f"{waited:7.3f}s {condition['type']}: {word}")
         ready = meta.condition(service, "Ready") or {}
         if current and ready.get("status") == "True":
             return service
-        waited = time.monotonic() - started
-        # A False right after a change may be the former revision's; give the controllers a moment to look.
-        if current and ready.get("status") == "False" and waited > 2:
-            raise KnError(f"Service '{name}' failed: {ready.get('reason')}: {ready.get('message')}")
+        what = f"{ready.get('reason') or 'Ready'}: {ready.get('message') or ready.get('status') or 'not observed yet'}"
+        hint = f"see `torpor logs {name} -n {namespace}` and `torpor status -n {namespace}`"
+        if current and ready.get("status") == "False" and waited > SETTLE:
+            raise KnError(f"Service '{name}' failed: {what}; {hint}")
         if waited > READY_TIMEOUT:
-            raise KnError(f"Service '{name}' is not Ready after {READY_TIMEOUT:.0f} s: {ready.get('message')}")
-        await asyncio.sleep(0.1)
+            raise KnError(f"Service '{name}' is not Ready after {READY_TIMEOUT:.0f} s: {what}; {hint}")
+        await asyncio.sleep(READY_POLL)
+
+
+def _variable(entry: str) -> tuple[str, str]:
+    name, equals, value = entry.partition("=")
+    if not equals or not name:
+        raise KnError(f"--env {entry}: expected NAME=VALUE")
+    return name, value
+
+
+def _packages_hint(directory: Path, command: Sequence[str]) -> str:
+    """What to know of a Python program that lists packages and brings none."""
+    listed = [name for name in REQUIREMENTS if (directory / name).is_file()]
+    if command[0] != "python" or not listed or (directory / ".venv").exists():
+        return ""
+    venv = directory / ".venv"
+    return (
+        f"note: {listed[0]} is not installed for it; its imports come from Torpor's own environment. To give it its "
+        f"own: python3 -m venv {venv} && {venv / 'bin' / 'pip'} install -r {directory / listed[0]}"
+    )
+
+
+def _register(state: StateDir, repository: str, directory: Path, command: Sequence[str]) -> str:
+    """Keep the directory's present content under an image name made from it; returns the name."""
+    env = {"TORPOR_PACKAGES": sysconfig.get_path("purelib")}  # where torpor/serve.py may find a server
+    program = Image(match=repository, directory=directory.resolve(), command=tuple(command), env=env)
+    try:
+        digest = content_digest(program).removeprefix("sha256:")[:12]
+    except OSError as exc:
+        raise KnError(f"{exc.filename or directory} cannot be read: {exc.strerror or exc}") from exc
+    copy = snapshot(directory, state.images / "programs" / f"{repository.rpartition('/')[2]}-{digest}")
+    image = f"{repository}:{digest}"
+    Images(state.images).register(image, copy, command, env=env)
+    return image

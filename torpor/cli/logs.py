@@ -2,72 +2,126 @@
 
 import asyncio
 import sys
-from contextlib import aclosing, suppress
+from collections.abc import Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
 
 from kncore.api import keys, meta
-from kncore.api.resources import PODS
+from kncore.api.resources import KSERVICES, PODS, REVISIONS, Resource
+from kncore.errors import KnError
 from kncore.kube.client import Obj
-from kncore.kube.errors import ApiError, NotFound
+from kncore.kube.errors import ApiError, BadRequest, NotFound
 from torpor.cli.api import Api, connect
 from torpor.cli.output import emphasis, say
 
-__all__ = ["logs"]
+__all__ = ["Options", "logs"]
 
 NEW_PODS_EVERY = 0.5  # seconds between looks for pods that started meanwhile
+NOT_STARTED_RETRY = 0.1
 DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
+_SOURCES: Mapping[str, tuple[Resource, str]] = {
+    **dict.fromkeys(("ksvc", "service", "services", "kservice"), (KSERVICES, keys.SERVICE)),
+    **dict.fromkeys(("revision", "revisions", "rev"), (REVISIONS, keys.REVISION)),
+    **dict.fromkeys(("pod", "pods", "po"), (PODS, "")),
+}
 
 
-async def logs(service: str, namespace: str, *, follow: bool, container: str, tail: int) -> int:
-    """Print logs; with `follow`, until interrupted, also of pods to come."""
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Which lines of a log."""
+
+    follow: bool = False
+    previous: bool = False
+    """Of the container's run before its last restart."""
+    container: str = ""
+    """Empty: the app's."""
+    tail: int = -1
+    """Lines from the end of each pod's log; -1 is all."""
+    since: float | None = None
+    """Seconds back; None is all."""
+
+
+async def logs(source: str, namespace: str, options: Options) -> int:
+    """Print logs of a service's, a revision's or one pod; with `follow` until interrupted, also of pods to come."""
+    kind, slash, name = source.partition("/")
+    kind, name = (kind, name) if slash else ("ksvc", source)
+    if kind.lower() not in _SOURCES or not name:
+        raise KnError(f"logs are of SERVICE, revision/NAME or pod/NAME, not of {source}")
+    resource, label = _SOURCES[kind.lower()]
     async with connect() as api:
-        if not follow:
-            pods = await _pods(api, service, namespace)
-            if not pods:
-                say(f"{service} has no pods now: it sleeps; `torpor logs {service} -f` waits for one")
-            for pod in pods:
-                await _copy(api, pod, container, tail, follow=False, prefix=len(pods) > 1)
+        space = namespace or api.client.namespace
+        found = await api.client.get(resource, name, space)
+        if not label:
+            await _copy(api, found, options, prefix=False)
             return 0
-        async with asyncio.TaskGroup() as group:
-            seen: set[str] = set()
-            while True:
-                for pod in await _pods(api, service, namespace):
-                    if meta.uid(pod) not in seen:
-                        seen.add(meta.uid(pod))
-                        group.create_task(
-                            _copy(api, pod, container, tail, follow=True, prefix=True), name=meta.name(pod)
-                        )
-                await asyncio.sleep(NEW_PODS_EVERY)
+        if options.follow:
+            await _follow(api, space, f"{label}={name}", options)
+        pods = (await api.client.list(PODS, space, labels=f"{label}={name}")).items
+        if not pods:
+            say(f"{name} has no pods now: it sleeps; `torpor logs {source} -f` waits for one")
+        for pod in sorted(pods, key=lambda pod: (str(meta.at(pod, "metadata", "creationTimestamp")), meta.name(pod))):
+            await _copy(api, pod, options, prefix=len(pods) > 1)
+    return 0
 
 
-async def _pods(api: Api, service: str, namespace: str) -> list[Obj]:
-    if service.startswith("pod/"):
-        return [await api.client.get(PODS, service.removeprefix("pod/"), namespace)]
-    name = service.removeprefix("ksvc/")
-    return (await api.client.list(PODS, namespace, labels=f"{keys.SERVICE}={name}")).items
+async def _follow(api: Api, namespace: str, selector: str, options: Options) -> None:
+    """Copy the logs of every pod there is and will be; ends by cancellation."""
+    async with asyncio.TaskGroup() as group:
+        seen: set[str] = set()
+        while True:
+            pods = (await api.client.list(PODS, namespace, labels=selector)).items
+            for pod in pods:
+                if meta.uid(pod) not in seen:
+                    group.create_task(_copy(api, pod, options, prefix=True), name=meta.name(pod))
+            seen = {meta.uid(pod) for pod in pods}
+            await asyncio.sleep(NEW_PODS_EVERY)
 
 
-async def _copy(api: Api, pod: Obj, container: str, tail: int, *, follow: bool, prefix: bool) -> None:
-    """One pod's log, line by line so that pods do not mix within a line."""
-    container = container or meta.annotations(pod).get(DEFAULT_CONTAINER, "")
-    query = {"container": container} if container else {}
-    if tail >= 0:
-        query["tailLines"] = str(tail)
-    if follow:
-        query["follow"] = "true"
-    head = emphasis(f"{meta.name(pod)} ", "dim", stream=sys.stdout) if prefix else ""
-    pending = b""
+async def _copy(api: Api, pod: Obj, options: Options, *, prefix: bool) -> None:
+    """One pod's log, whole lines at a time so that pods do not mix within a line."""
+    query = _query(pod, options)
+    head = emphasis(f"{meta.name(pod)} ", "dim", stream=sys.stdout).encode() if prefix else b""
     path = PODS.path(meta.namespace(pod), meta.name(pod), "log")
-    try:
-        async with aclosing(api.client.stream(path, query)) as chunks:
-            async for chunk in chunks:
-                *lines, pending = (pending + chunk).split(b"\n")
-                for line in lines:
-                    sys.stdout.write(f"{head}{line.decode(errors='replace')}\n")
-                sys.stdout.flush()
-    except NotFound:
-        return  # the pod ended while we looked
-    except ApiError as exc:
-        with suppress(ValueError):
+    while True:
+        pending = b""
+        try:
+            async with aclosing(api.client.stream(path, query)) as chunks:
+                async for chunk in chunks:
+                    *lines, pending = (pending + chunk).split(b"\n")
+                    _write(head, lines)
+            _write(head, [pending] if pending else [])
+            return
+        except NotFound:
+            return  # the pod ended while we looked
+        except BadRequest as exc:
+            if not options.follow or "waiting to start" not in str(exc):
+                say(f"{meta.name(pod)}: {exc}")
+                return
+            await asyncio.sleep(NOT_STARTED_RETRY)
+        except ApiError as exc:
+            _write(head, [pending] if pending else [])
             say(f"{meta.name(pod)}: {exc}")
-    if pending:
-        sys.stdout.write(f"{head}{pending.decode(errors='replace')}\n")
+            return
+
+
+def _query(pod: Obj, options: Options) -> dict[str, str]:
+    containers = meta.at(pod, "spec", "containers", default=[])
+    container = options.container or meta.annotations(pod).get(DEFAULT_CONTAINER, "")
+    if not container and containers:
+        container = containers[0]["name"]
+    query = {"container": container}
+    if options.tail >= 0:
+        query["tailLines"] = str(options.tail)
+    if options.since is not None:
+        query["sinceSeconds"] = str(max(1, round(options.since)))
+    if options.follow:
+        query["follow"] = "true"
+    if options.previous:
+        query["previous"] = "true"
+    return query
+
+
+def _write(head: bytes, lines: list[bytes]) -> None:
+    out = sys.stdout.buffer
+    out.writelines(head + line + b"\n" for line in lines)
+    out.flush()

@@ -3,17 +3,16 @@
 `-o` is json, yaml, name or url; without it people get tables. Colour only on a terminal, and never with NO_COLOR.
 """
 
+import contextlib
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
-from typing import Any
+from typing import Any, TextIO
 
-import orjson
+from kncore.errors import KnError
 
-from kncore.api import meta
-
-__all__ = ["Output", "columns", "emphasis", "fail", "name_of", "say", "show"]
+__all__ = ["Output", "columns", "emphasis", "fail", "name_of", "progress", "say", "show", "url_of", "widths"]
 
 
 class Output(StrEnum):
@@ -26,14 +25,16 @@ class Output(StrEnum):
 
 
 _STYLES = {"good": "32", "bad": "31", "busy": "33", "dim": "2", "bold": "1"}
+GAP = "   "
 
 
-def emphasis(text: str, style: str, *, stream: Any = None) -> str:
-    """`text` in a style (good, bad, busy, dim, bold) where the stream is a terminal that wants it."""
-    stream = stream or sys.stderr
-    if os.environ.get("NO_COLOR") or not stream.isatty():
-        return text
-    return f"\x1b[{_STYLES[style]}m{text}\x1b[0m"
+def _coloured(stream: TextIO) -> bool:
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and stream.isatty()
+
+
+def emphasis(text: str, style: str, *, stream: TextIO | None = None) -> str:
+    """`text` in a style (good, bad, busy, dim, bold) where the stream (stderr) is a terminal that wants it."""
+    return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if _coloured(stream or sys.stderr) else text
 
 
 def say(text: str) -> None:
@@ -47,37 +48,72 @@ def fail(text: str) -> None:
     say(f"{emphasis('error', 'bad')}: {text}")
 
 
+@contextlib.contextmanager
+def progress(text: str) -> Iterator[None]:
+    """Show that something is under way, on a terminal; what `say` tells meanwhile scrolls above it."""
+    if not _coloured(sys.stderr):
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(text):
+        yield
+
+
 def name_of(obj: Mapping[str, Any]) -> str:
     """An object as `kubectl -o name` writes it: `service.serving.knative.dev/hello`."""
-    group = obj.get("apiVersion", "").rpartition("/")[0]
-    return f"{meta.kind(obj).lower()}{'.' + group if group else ''}/{meta.name(obj)}"
+    group = str(obj.get("apiVersion", "")).rpartition("/")[0]
+    name = (obj.get("metadata") or {}).get("name", "")
+    return f"{str(obj.get('kind', '')).lower()}{'.' + group if group else ''}/{name}"
+
+
+def url_of(obj: Mapping[str, Any]) -> str:
+    """Where an object answers: `status.url`, or `status.address.url` of what is only addressable; "" if nowhere."""
+    status = obj.get("status") or {}
+    return str(status.get("url") or (status.get("address") or {}).get("url") or "")
 
 
 def show(found: Mapping[str, Any], output: Output) -> None:
-    """Print an object, or a list of them, in a machine-readable form."""
-    items: Iterable[Mapping[str, Any]] = found.get("items", [found])
+    """Print an object, or a list of them, in a machine-readable form.
+
+    Raises:
+        KnError: `url` of what has none.
+    """
+    items: Sequence[Mapping[str, Any]] = found.get("items", [found])
     match output:
         case Output.JSON:
+            import orjson
+
             sys.stdout.write(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode() + "\n")
         case Output.YAML:
             import yaml
 
-            yaml.dump(found, sys.stdout, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False)
+            dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+            yaml.dump(found, sys.stdout, Dumper=dumper, sort_keys=False, allow_unicode=True)
         case Output.NAME:
             for item in items:
                 sys.stdout.write(name_of(item) + "\n")
         case Output.URL:
             for item in items:
-                sys.stdout.write(meta.at(item, "status", "url", default="") + "\n")
+                if not url_of(item):
+                    raise KnError(f"{name_of(item)} has no URL (yet)")
+                sys.stdout.write(url_of(item) + "\n")
+    sys.stdout.flush()
 
 
-def columns(rows: Sequence[Sequence[str]], *, gap: str = "   ") -> str:
-    """Rows as aligned text, the last column unpadded; as kubectl prints tables."""
-    if not rows:
-        return ""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False)]
-        lines.append(gap.join([*cells, row[-1]]).rstrip())
-    return "\n".join(lines)
+def widths(rows: Sequence[Sequence[str]]) -> list[int]:
+    """The width of each column."""
+    return [max(map(len, column)) for column in zip(*rows, strict=True)]
+
+
+def columns(rows: Sequence[Sequence[str]], at_least: Sequence[int] = ()) -> str:
+    """Rows as aligned text, the last column unpadded; as kubectl prints tables.
+
+    Args:
+        at_least: widths of columns printed before, for rows that continue a table.
+    """
+    wide = [max(pair) for pair in zip(widths(rows), at_least or [0] * len(rows[0]), strict=True)] if rows else []
+    return "\n".join(
+        GAP.join([*(cell.ljust(width) for cell, width in zip(row[:-1], wide, strict=False)), row[-1]]).rstrip()
+        for row in rows
+    )

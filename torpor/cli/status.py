@@ -1,5 +1,8 @@
 """`torpor status`: services, their revisions and pods, and why there are as many as there are."""
 
+import asyncio
+import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,96 +21,108 @@ from torpor.wakes import ColdStart, compose, latest
 __all__ = ["status", "why"]
 
 
-async def status(state_dir: Path, namespace: str | None, *, output: Output | None) -> int:
+async def status(state_dir: Path, namespace: str, *, everywhere: bool, output: Output | None) -> int:
     """Print the state of every service.
 
     Raises:
         NotRunning: no platform runs on the state directory.
     """
     running = StateDir(state_dir).running()
-    async with connect() as api, aiohttp.ClientSession() as session:
+    async with connect(running.kubeconfig) as api, aiohttp.ClientSession() as session:
+        space = None if everywhere else namespace or api.client.namespace
+        services, revisions, autoscalers, pods = await asyncio.gather(
+            api.client.list(KSERVICES, space),
+            api.client.list(REVISIONS, space),
+            api.client.list(POD_AUTOSCALERS, space),
+            api.client.list(PODS, space, labels=keys.REVISION),
+        )
+        scales = {meta.key(scale): scale for scale in autoscalers.items}
         inspector = Inspector(running, session)
-        services = (await api.client.list(KSERVICES, namespace)).items
-        revisions = (await api.client.list(REVISIONS, namespace)).items
-        scales = {
-            (meta.namespace(pa), meta.name(pa)): pa for pa in (await api.client.list(POD_AUTOSCALERS, namespace)).items
-        }
-        pods = (await api.client.list(PODS, namespace, labels=keys.REVISION)).items
-        found = [
-            await _describe(service, revisions, scales, pods, inspector) for service in sorted(services, key=meta.key)
+        wakes = await inspector.wakes(space or "")
+        described = [
+            _revision(
+                revision,
+                scales.get(meta.key(revision), {}),
+                [pod for pod in pods.items if meta.namespace(pod) == meta.namespace(revision)],
+                await inspector.decisions(meta.namespace(revision), meta.name(revision)),
+                [wake for wake in wakes if wake["namespace"] == meta.namespace(revision)],
+            )
+            for revision in revisions.items
         ]
+    by_service: dict[str, list[dict[str, Any]]] = {}
+    for revision, made in zip(revisions.items, described, strict=True):
+        owner = f"{meta.namespace(revision)}/{meta.labels(revision).get(keys.SERVICE, '')}"
+        by_service.setdefault(owner, []).append(made)
+    found = [_service(one, by_service.get(meta.key(one), [])) for one in sorted(services.items, key=meta.key)]
     if output is not None:
-        show({"items": found}, output)
+        show({"apiVersion": "v1", "kind": "List", "items": found}, output)
         return 0
     if not found:
-        say(f"no services{f' in namespace {namespace}' if namespace else ''}; deploy one: torpor deploy DIR")
-    for service in found:
-        _print(service)
+        say(f"no services{f' in namespace {space}' if space else ''}; deploy one: torpor deploy DIR")
+    for number, service in enumerate(found):
+        print(("\n" if number else "") + "\n".join(_lines(service)))
     return 0
 
 
-async def _describe(
-    service: Obj,
-    revisions: Sequence[Obj],
-    scales: Mapping[tuple[str, str], Obj],
-    pods: Sequence[Obj],
-    inspector: Inspector,
-) -> dict[str, Any]:
-    namespace, name = meta.namespace(service), meta.name(service)
+def _service(service: Obj, revisions: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What is shown of a service; shaped like the object, so that `-o name` and `-o url` work on it."""
     ready = meta.condition(service, "Ready") or {}
-    described: dict[str, Any] = {
+    percent = {
+        target.get("revisionName"): target.get("percent", 0)
+        for target in meta.at(service, "status", "traffic", default=[])
+        if target.get("percent")
+    }
+    return {
+        "apiVersion": KSERVICES.api_version,
         "kind": "Service",
-        "metadata": {"name": name, "namespace": namespace},
+        "metadata": {"name": meta.name(service), "namespace": meta.namespace(service)},
         "status": {
             "url": meta.at(service, "status", "url", default=""),
             "ready": ready.get("status", "Unknown"),
             "reason": ready.get("reason", ""),
             "message": ready.get("message", ""),
         },
-        "revisions": [],
+        "revisions": [{**revision, "percent": percent.get(revision["name"], 0)} for revision in revisions],
     }
-    traffic = {
-        target.get("revisionName"): target.get("percent", 0)
-        for target in meta.at(service, "status", "traffic", default=[])
-        if target.get("percent")
+
+
+def _revision(
+    revision: Obj,
+    scale: Obj,
+    pods: Sequence[Obj],
+    decisions: Mapping[str, Any] | None,
+    wakes: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """What is shown of a revision; pods and wake-ups are those of its namespace."""
+    name = meta.name(revision)
+    mine = [pod for pod in pods if meta.labels(pod).get(keys.REVISION) == name]
+    wake = latest(wakes, name)
+    return {
+        "name": name,
+        "percent": 0,
+        "desired": meta.at(scale, "status", "desiredScale", default=0),
+        "actual": meta.at(scale, "status", "actualScale", default=0),
+        "why": why(scale, decisions),
+        "pods": [_pod(pod) for pod in sorted(mine, key=meta.name)],
+        "coldStart": _cold_start(compose(wake, decisions, mine)) if wake else None,
     }
-    for revision in revisions:
-        if meta.namespace(revision) != namespace or meta.labels(revision).get(keys.SERVICE) != name:
-            continue
-        scale = scales.get((namespace, meta.name(revision)), {})
-        mine = [
-            pod
-            for pod in pods
-            if meta.namespace(pod) == namespace and meta.labels(pod).get(keys.REVISION) == meta.name(revision)
-        ]
-        decisions = await inspector.decisions(namespace, meta.name(revision))
-        wake = latest(await inspector.wakes(namespace, meta.name(revision)), meta.name(revision))
-        described["revisions"].append(
-            {
-                "name": meta.name(revision),
-                "percent": traffic.get(meta.name(revision), 0),
-                "desired": meta.at(scale, "status", "desiredScale", default=0),
-                "actual": meta.at(scale, "status", "actualScale", default=0),
-                "pods": [_pod(pod) for pod in mine],
-                "why": why(scale, decisions),
-                "coldStart": _cold_start(compose(wake, decisions, mine)) if wake else None,
-            }
-        )
-    return described
 
 
 def _pod(pod: Obj) -> dict[str, Any]:
     state = "Terminating" if meta.is_deleting(pod) else meta.at(pod, "status", "phase", default="Pending")
-    restarts = sum(c.get("restartCount", 0) for c in meta.at(pod, "status", "containerStatuses", default=[]))
+    restarts = sum(one.get("restartCount", 0) for one in meta.at(pod, "status", "containerStatuses", default=[]))
     return {"name": meta.name(pod), "state": state, "ready": meta.is_true(pod, "Ready"), "restarts": restarts}
 
 
 def _cold_start(cold: ColdStart) -> dict[str, Any]:
+    def milliseconds(seconds: float) -> float:
+        return round(seconds * 1000, 1)
+
     return {
         "at": cold.at,
-        "totalMs": round(cold.total * 1000, 1),
-        "overheadMs": round(cold.overhead * 1000, 1),
-        "partsMs": {name: round(seconds * 1000, 1) for name, seconds in cold.parts.items()},
+        "totalMs": milliseconds(cold.total),
+        "overheadMs": milliseconds(cold.overhead) if "app" in cold.parts else None,
+        "partsMs": {name: milliseconds(seconds) for name, seconds in cold.parts.items()},
     }
 
 
@@ -122,47 +137,52 @@ _BOUNDS = {
 
 
 def why(scale: Obj, decisions: Mapping[str, Any] | None) -> str:
-    """The last decision in one sentence."""
-    active = meta.condition(scale, "Active") or {}
+    """The last decision's reason: the rule that bound it and the load it saw; what bounds then made of it."""
     history = (decisions or {}).get("decisions") or []
     if not history:
+        active = meta.condition(scale, "Active") or {}
         return str(active.get("message") or "no decision yet")
     last = history[-1]
-    observed = last["observed"]
-    sentence = (
-        f"wants {last['desired']}: {_BOUNDS.get(last['bound'], last['bound'])} "
-        f"({observed['stable']:.1f} stable, {observed['panic']:.1f} panic, target {last['target']:.4g} per pod)"
-    )
+    seen = last["observed"]
+    rule = _BOUNDS.get(last["bound"], last["bound"])
+    if last["bound"] == "metric" and not last["desired"]:
+        rule = "no load"
+    load = f"{seen['stable']:.1f} stable, {seen['panic']:.1f} panic, target {last['target']:.4g} per pod"
+    sentence = f"{last['desired']}: {rule} ({load})"
+    if last.get("panicking") and last["bound"] != "panic":
+        sentence += ", panicking"
     applied = (decisions or {}).get("want")
     if applied is not None and applied != last["desired"]:
-        sentence += f"; applied {applied} within min-scale and max-scale"
+        sentence += f"; {applied} by min-scale, max-scale or the grace period before zero"
     return sentence
 
 
-def _print(service: dict[str, Any]) -> None:
+def _lines(service: Mapping[str, Any]) -> list[str]:
+    """A service as people read it."""
     state = service["status"]
     good = state["ready"] == "True"
-    mark = emphasis("Ready" if good else state["reason"] or state["ready"], "good" if good else "bad")
-    print(f"{service['metadata']['namespace']}/{service['metadata']['name']}  {mark}  {state['url']}")
+    word = "Ready" if good else state["reason"] or f"Ready={state['ready']}"
+    title = f"{service['metadata']['namespace']}/{service['metadata']['name']}"
+    lines = [f"{title}   {emphasis(word, 'good' if good else 'bad', stream=sys.stdout)}   {state['url']}".rstrip()]
     if state["message"]:
-        print(f"  {state['message']}")
-    rows = [["  REVISION", "TRAFFIC", "PODS", "WANT", "WHY"]]
+        lines.append(f"  {state['message']}")
+    if not service["revisions"]:
+        return lines
+    rows = [["  REVISION", "TRAFFIC", "PODS", "WANTED", "WHY"]]
     for revision in service["revisions"]:
-        rows.append(
-            [
-                f"  {revision['name']}",
-                f"{revision['percent']}%",
-                f"{revision['actual']}",
-                f"{revision['desired']}",
-                revision["why"],
-            ]
-        )
-    print(columns(rows))
-    for revision in service["revisions"]:
+        wanted = str(revision["desired"]) if revision["desired"] >= 0 else "-"  # -1: not decided yet
+        counts = [f"{revision['percent']}%", str(revision["actual"]), wanted]
+        rows.append([f"  {revision['name']}", *counts, revision["why"]])
+    title_line, *table = columns(rows).split("\n")
+    lines.append(title_line)
+    for revision, row in zip(service["revisions"], table, strict=True):
+        lines.append(row)
         for pod in revision["pods"]:
             ready = "ready" if pod["ready"] else "not ready"
-            print(f"    pod {pod['name']}  {pod['state']}, {ready}, {pod['restarts']} restarts")
+            restarts = f", {pod['restarts']} restarts" if pod["restarts"] else ""
+            lines.append(f"    pod {pod['name']}: {pod['state']}, {ready}{restarts}")
         if cold := revision["coldStart"]:
             parts = ", ".join(f"{name} {value:g}" for name, value in cold["partsMs"].items())
-            print(f"    last cold start {cold['totalMs']:g} ms ({parts})")
-    print()
+            when = time.strftime("%H:%M:%S", time.localtime(cold["at"]))
+            lines.append(f"    last cold start at {when}: {cold['totalMs']:g} ms ({parts})")
+    return lines
