@@ -297,7 +297,7 @@ async def test_revision_pod_starts_fast_and_answers_on_its_own_address(world: Wo
     await world.until(lambda: world.ready("q"))
     await world.client.delete(PODS, "p", "default")
     await world.until(lambda: world.pod() is None)
-    assert not (world.directory / "node" / "pods" / pod["metadata"]["uid"]).exists()
+    await world.until(lambda: not (world.directory / "node" / "pods" / pod["metadata"]["uid"]).exists())
     await world.client.delete(PODS, "q", "default", grace=0)
     await world.until(lambda: not world.pids())
     await world.until(lambda: world.kubelet.statistics().addresses == 0)
@@ -530,7 +530,7 @@ async def test_liveness_failure_restarts_the_container(world: World) -> None:
     await world.until(world.ready)
     assert world.container()["containerID"] != before
     assert world.container()["restartCount"] == 1
-    assert ("Killing", "Container c failed liveness probe, will be restarted") in world.events
+    await world.until(lambda: ("Killing", "Container c failed liveness probe, will be restarted") in world.events)
     assert ("Unhealthy", "Liveness probe failed: HTTP probe failed with statuscode: 500") in world.events
 
 

@@ -202,7 +202,7 @@ class ContainerWorker:
         self._id, self._log, self._started_at = found.container, found.log, found.started_at
         self._runs = int(found.meta.get("restarts", self._runs))
         self.status = replace(self.status, restarts=self._runs)
-        self._backoff.resume(self._runs)
+        self._backoff.resume(self._runs, asyncio.get_running_loop().time())
         self.status = self.status.running(f"torpor://{found.container}", found.started_at)
         if before and at(before, "state", "running") and before.get("containerID") == self.status.container_id:
             self.status = replace(self.status, ready=bool(before.get("ready")), started=bool(before.get("started")))
@@ -346,9 +346,12 @@ class ContainerWorker:
         self.status = replace(self.status, restarts=self._runs)
         self._stop.clear()
         self._killed_for = ""
+        started_at = self._node.wall()
         while True:
             try:
                 found = await self._node.runtime.start(plan)
+                # The fork's own time: the answer may have waited for a processor that the new process keeps busy.
+                started_at = found.started_at
             except RuntimeLost:
                 # Another runtime will take its place; it may or may not have started this one before it went.
                 await self._pause(RETRY[0])
@@ -365,10 +368,9 @@ class ContainerWorker:
                 about = f"volumes of container {self.name} are not at their mountPath ({text}); find them below {root}"
                 self._record("Warning", "MountPathNotAvailable", about)
             break
-        self._started_at = self._node.wall()
-        await self._forget_last()
+        self._started_at = started_at
         self._set(self.status.running(f"torpor://{plan.container}", self._started_at))
-        self._state.times["started"] = self._started_at
+        self._state.times["started"] = max(self._started_at, self._state.times.get("started", 0.0))
         self._record("Normal", "Started", f"Started container {self.name}")
         return await self._supervise()
 
@@ -382,7 +384,10 @@ class ContainerWorker:
         assert self._exit is not None
         exit_ = self._exit
         async with asyncio.TaskGroup() as group:
-            helpers = [group.create_task(self._stop_when_told(), name=f"stop {self.name}")]
+            helpers = [
+                group.create_task(self._stop_when_told(), name=f"stop {self.name}"),
+                group.create_task(self._forget_last(), name=f"forget {self.name}"),
+            ]
             if not exit_.done():
                 helpers.append(group.create_task(self._probe(), name=f"probe {self.name}"))
             ended = await exit_

@@ -26,7 +26,7 @@ from torpor.embedded.node.references import Objects
 from torpor.embedded.node.registration import Registration
 from torpor.embedded.node.runtime_client import Attached, Running, RuntimeClient
 from torpor.embedded.node.settings import Settings
-from torpor.embedded.workloads.events import Record, silent
+from torpor.embedded.workloads.events import Record, silent, unhurried
 
 __all__ = ["Kubelet", "Statistics"]
 
@@ -83,7 +83,7 @@ class Kubelet:
             settings=settings,
             runtime=runtime,
             images=images,
-            record=record,
+            record=unhurried(record),
             wall=self._clock.wall,
             listening=self._listening.expect,
             not_listening=self._listening.forget,

@@ -32,8 +32,9 @@ class Backoff:
         self._updated = start
         return start
 
-    def resume(self, restarts: int) -> None:
+    def resume(self, restarts: int, now: float) -> None:
         """Take over after a restart of the node agent, from the number of restarts so far."""
+        self._updated = now
         self.delay = min(self.last, self.first * 2.0 ** min(restarts - 1, 16)) if restarts else 0.0
 
 

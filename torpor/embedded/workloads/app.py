@@ -8,7 +8,7 @@ from kncore.kube.client import Client
 from kncore.kube.informers import Informers
 from torpor.embedded.workloads.deployment import Deployments
 from torpor.embedded.workloads.endpoints import EndpointsController
-from torpor.embedded.workloads.events import Record, silent
+from torpor.embedded.workloads.events import Record, silent, unhurried
 from torpor.embedded.workloads.replicaset import ReplicaSets
 from torpor.embedded.workloads.scheduler import NodeRoom, Scheduler
 from torpor.embedded.workloads.serviceproxy import ServiceProxy
@@ -40,8 +40,9 @@ def build(
         informers: shared with the rest of the process; run by the caller.
         node: the one node there is.
         serves: whether an address is a cluster IP of this instance.
-        record: writes an Event, e.g. `Recorder.event`.
+        record: writes an Event, e.g. `Recorder.event`; what is normal is said a little later, off the path of a start.
     """
+    record = unhurried(record)
     replicasets = ReplicaSets(client, informers, node, clock=clock, record=record)
     return [
         replicasets,
