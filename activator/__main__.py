@@ -3,24 +3,23 @@
 import asyncio
 import sys
 
-from kncore.net.statstream import StatStream
-
 from activator.app import Proxy
 from activator.backends import Backends
 from activator.config import Config
 from activator.probe import probe
 from activator.reporter import Reporter
-from activator.revision import Key, Revision, Settings
+from activator.revision import Addresses, Key, Revision, Settings
 from activator.routes import Table
 from activator.sync import Sync
+from activator.upstreams import Upstreams
 from activator.wakes import Wakes
 from kncore.clock import SystemClock
 from kncore.errors import ConfigError
 from kncore.kube.cluster import HttpClient
 from kncore.kube.informers import Informers
-from kncore.net.exchange import Upstream
-from kncore.net.pool import Pool
+from kncore.net.pool import Pool, PoolLimits, UpstreamAddress
 from kncore.net.server import Server
+from kncore.net.statstream import StatStream
 from kncore.net.ticker import Ticker
 from kncore.runtime import run, serve, stop_on_signals
 from kncore.telemetry import logs
@@ -62,64 +61,50 @@ async def main(config: Config) -> None:
     """Put the activator together and serve."""
     stop = stop_on_signals()
     client = HttpClient.from_kubeconfig(config.kubeconfig) if config.kubeconfig else HttpClient.in_cluster()
-    clock = SystemClock()
     informers = Informers(client)
     ticker = Ticker()
     wakes = Wakes()
     backends = Backends(probe)
-    stream = StatStream(config.autoscaler_url)
-
-    def poked(key: Key) -> None:
-        wake = wakes.current(key)
-        if wake is not None and wake.poked is None:
-            wake.poked = clock.wall()
-
-    reporter = Reporter(config.pod_name, stream.send_nowait, clock, poked)
+    stream = StatStream(config.autoscaler_url, lambda up: reporter.connected(up))
+    reporter = Reporter(config.pod_name, stream.send_nowait, SystemClock())
 
     def unfit() -> str | None:
         if front.stopping:
             return STOPPING
         return None if stream.connected else NOT_CONNECTED
 
-    async with Pool(ticker=ticker) as pool:
+    limits = PoolLimits(idle=config.idle_connections, idle_per_upstream=config.idle_connections_per_pod)
+    try:
+        async with Pool(limits, ticker=ticker) as pool:
+            upstreams: Upstreams[UpstreamAddress] = Upstreams(pool)
+            addresses = Addresses(take=upstreams.take, drop=upstreams.drop)
 
-        def connect(address: str) -> Upstream:
-            host, _, port = address.rpartition(":")
-            return pool.upstream(host.strip("[]"), int(port))
+            def make(key: Key, settings: Settings) -> Revision:
+                return Revision(
+                    key,
+                    settings,
+                    self_ip=config.pod_ip,
+                    addresses=addresses,
+                    backends=backends,
+                    reporter=reporter,
+                    wakes=wakes,
+                )
 
-        def elsewhere(authority: bytes) -> Upstream | None:
-            """A host that is none of ours, for pods that use us as their HTTP proxy."""
-            host, colon, port = authority.decode("latin-1").rpartition(":")
-            name = (host if colon and port.isdecimal() else authority.decode("latin-1")).strip("[]")
-            return pool.upstream(name, int(port) if colon and port.isdecimal() else 80) if name else None
-
-        def make(key: Key, settings: Settings) -> Revision:
-            return Revision(
-                key,
-                settings,
-                self_ip=config.pod_ip,
-                connect=connect,
-                backends=backends,
-                reporter=reporter,
-                wakes=wakes,
+            classes = config.classes
+            proxy = Proxy(
+                Table(serves=lambda class_: classes is None or class_ in classes),
+                wakes,
+                healthy=unfit,
+                cluster_domain=config.cluster_domain,
+                any_domain=config.any_domain,
+                elsewhere=upstreams.elsewhere if config.any_domain else None,
             )
-
-        classes = config.classes
-        proxy = Proxy(
-            Table(serves=lambda class_: classes is None or class_ in classes),
-            wakes,
-            healthy=unfit,
-            cluster_domain=config.cluster_domain,
-            any_domain=config.any_domain,
-            elsewhere=elsewhere,
-        )
-        front = Front(config, proxy, informers, ticker)
-        Sync(informers, proxy, backends, make=make)
-        try:
+            front = Front(config, proxy, informers, ticker)
+            Sync(informers, proxy, backends, make=make)
             await serve([informers, backends, stream, reporter, front], stop, drain=front.drain)
-        finally:
-            ticker.close()
-            await client.aclose()
+    finally:
+        ticker.close()
+        await client.aclose()
 
 
 if __name__ == "__main__":

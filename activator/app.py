@@ -1,30 +1,34 @@
 """The proxy: two listeners, one path.
 
-    public    -> [strip]                                            -> route -> Revision
-    internal  -> [health] [network probe] [component probe] [wakes] -> route -> Revision
+    public    -> [strip]                                            -> route -> Passage
+    internal  -> [health] [network probe] [component probe] [wakes] -> route -> Passage -> else: elsewhere
 
 The public listener is for the world: internal headers from there are dropped, so nobody outside chooses a revision or
-passes for a probe. The internal listener is for pods and for the control plane: it knows every host, trusts routing
-headers, answers probes, and is the HTTP proxy that makes cluster names work where no resolver knows them.
+passes for a probe, and only hosts with external visibility exist there. The internal listener is for pods and for the
+control plane: it knows every host, trusts routing headers, answers probes, and is the HTTP proxy that makes cluster
+names work where no resolver knows them.
 """
 
-from collections.abc import Callable, Collection
+import html
+from collections.abc import Callable
+from typing import Final
 from urllib.parse import parse_qs
 
 import orjson
 
-from activator.revision import Key, Passage, Revision
-from activator.routes import Host, Table
+from activator.revision import Key, Passage, Revision, not_found
+from activator.routes import Host, Table, Target
 from activator.wakes import Wakes
-from kncore.net.exchange import TEXT, Exchange, Upstream
+from kncore.net.exchange import Exchange, Upstream
 from kncore.net.headers import HOP_BY_HOP, forwarded_for
 
 __all__ = ["Proxy"]
 
-PROXIED = b"K-Proxy-Request: activator"
-JSON = (b"Content-Type: application/json",)
+PROXIED: Final = b"K-Proxy-Request: activator"
+VIA: Final = b"1.1 torpor-activator"
+JSON: Final = (b"Content-Type: application/json",)
 
-_INTERNAL_NAMES = frozenset(
+_INTERNAL_NAMES: Final = frozenset(
     {
         b"k-kubelet-probe",
         b"k-network-hash",
@@ -39,10 +43,11 @@ _INTERNAL_NAMES = frozenset(
     }
 )
 """Headers that mean something between our own parts; from outside they mean nothing."""
-_REPLACED = HOP_BY_HOP | {b"host", b"x-forwarded-for", b"k-proxy-request"}
+_REPLACED: Final = HOP_BY_HOP | {b"host", b"x-forwarded-for", b"k-proxy-request"}
 """Written anew on every request."""
-DROP_PUBLIC = _REPLACED | _INTERNAL_NAMES
-DROP_INTERNAL = _REPLACED | {b"k-network-hash", b"knative-serving-namespace", b"knative-serving-revision"}
+DROP_PUBLIC: Final = _REPLACED | _INTERNAL_NAMES
+DROP_INTERNAL: Final = _REPLACED | {b"k-network-hash", b"knative-serving-namespace", b"knative-serving-revision"}
+DROP_ELSEWHERE: Final = HOP_BY_HOP | {b"host"}
 
 
 class Proxy:
@@ -51,7 +56,9 @@ class Proxy:
     Args:
         healthy: None while this process is fit to serve, else why it is not.
         any_domain: accept `<name>.<namespace>.<anything>`, for a platform on one machine.
-        elsewhere: an upstream for a host that is none of ours, None to refuse; only asked for requests from inside.
+        elsewhere: an upstream for a host that is none of ours, None if there is no such host; only asked for requests
+            from inside. None refuses all: in a cluster, where pods have a network of their own and policies about it,
+            an open proxy would be a way around them.
     """
 
     def __init__(
@@ -62,7 +69,7 @@ class Proxy:
         healthy: Callable[[], str | None],
         cluster_domain: str = "cluster.local",
         any_domain: bool = False,
-        elsewhere: Callable[[bytes], Upstream | None] = lambda authority: None,
+        elsewhere: Callable[[bytes], Upstream | None] | None = None,
     ) -> None:
         self.table = table
         self.revisions: dict[Key, Revision] = {}
@@ -72,6 +79,7 @@ class Proxy:
         self._any_domain = any_domain
         self._elsewhere = elsewhere
         self._names: dict[bytes, str] = {}
+        self._drops: dict[tuple[frozenset[bytes], frozenset[bytes]], frozenset[bytes]] = {}
         self._unrouted = 0
 
     # listeners -------------------------------------------------------------------------------------------------------
@@ -79,9 +87,7 @@ class Proxy:
     def public(self, exchange: Exchange) -> None:
         """A request from outside."""
         name = self._name(exchange.host)
-        host = self.table.hosts.get(name)
-        if host is None and self._any_domain:
-            host = self.table.guess(name)
+        host = self._host(name)
         if host is None or not host.public:
             self._unknown(exchange, name)
         else:
@@ -90,31 +96,28 @@ class Proxy:
     def internal(self, exchange: Exchange) -> None:
         """A request from a pod or from the control plane."""
         fields = exchange.fields
-        if b"k-kubelet-probe" in fields or exchange.value(b"user-agent").startswith(b"kube-probe/"):
+        if exchange.value(b"user-agent").startswith(b"kube-probe/") or exchange.value(b"k-kubelet-probe"):
             self._answer_kubelet(exchange)
             return
-        if b"k-network-probe" in fields:
-            self._answer_probe(exchange)
+        if b"k-network-probe" in fields and (probe := exchange.value(b"k-network-probe")):
+            self._answer_probe(exchange, probe)
             return
-        if b"knative-serving-revision" in fields and b"knative-serving-namespace" in fields:
-            key = (
-                exchange.value(b"knative-serving-namespace").decode("latin-1"),
-                exchange.value(b"knative-serving-revision").decode("latin-1"),
-            )
-            self._enter(exchange, key, DROP_INTERNAL)
-            return
+        if b"knative-serving-revision" in fields:
+            revision = exchange.value(b"knative-serving-revision").decode("latin-1")
+            namespace = exchange.value(b"knative-serving-namespace").decode("latin-1")
+            if revision and namespace:
+                self._enter(exchange, (namespace, revision))
+                return
         name = self._name(exchange.host)
-        host = self.table.hosts.get(name)
-        if host is None and self._any_domain:
-            host = self.table.guess(name)
+        host = self._host(name)
         if host is not None:
             self._follow(exchange, host, DROP_INTERNAL)
-        elif (named := self._revision_of(name)) in self.revisions:
-            self._enter(exchange, named, DROP_INTERNAL)
-        elif exchange.target.startswith(b"/_torpor/wakes"):
+        elif (named := self._revision_of(name)) is not None:
+            self._enter(exchange, named)
+        elif exchange.target.partition(b"?")[0] == b"/_torpor/wakes":
             self._show_wakes(exchange)
-        elif not name.endswith(self._suffix) and (upstream := self._elsewhere(exchange.host)) is not None:
-            exchange.forward(upstream, drop=_REPLACED)
+        elif self._elsewhere is not None and not name.endswith(self._suffix):
+            self._leave(exchange, name)
         else:
             self._unknown(exchange, name)
 
@@ -124,26 +127,37 @@ class Proxy:
         unfit = self._healthy()
         exchange.respond(200 if unfit is None else 500, (unfit or "").encode())
 
-    def _answer_probe(self, exchange: Exchange) -> None:
-        probe = exchange.value(b"k-network-probe")
+    def _answer_probe(self, exchange: Exchange, probe: bytes) -> None:
         if probe == b"probe":
             sent = exchange.value(b"k-network-hash")
             if not sent:
                 exchange.respond(400, b'a probe request must contain a non-empty "K-Network-Hash" header\n')
                 return
             if sent == b"override":
-                host = self.table.hosts.get(self._name(exchange.host))
+                name = self._name(exchange.host)
+                host = self.table.hosts.get(name)
                 if host is None:
-                    self._unknown(exchange, self._name(exchange.host))
+                    self._unknown(exchange, name)
                     return
                 sent = host.hash.encode()
             exchange.respond(200, b"", (b"K-Network-Hash: " + sent,))
-            return
-        if probe == b"activator":
+        elif probe == b"activator":
             exchange.respond(200, b"activator")
-            return
-        shown = probe.replace(b"&", b"&amp;").replace(b"<", b"&lt;").replace(b">", b"&gt;").replace(b'"', b"&#34;")
-        exchange.respond(400, b'unexpected probe header value: "' + shown + b'"\n')
+        else:
+            shown = html.escape(probe.decode("latin-1")).replace("&quot;", "&#34;").replace("&#x27;", "&#39;")  # as Go
+            exchange.respond(400, f'unexpected probe header value: "{shown}"\n'.encode("latin-1"))
+
+    def _leave(self, exchange: Exchange, name: str) -> None:
+        """Be a pod's HTTP proxy to the outside world."""
+        assert self._elsewhere is not None
+        via = exchange.value(b"via")
+        if VIA in via:
+            # An address of our own, by whatever name: without this the request would come back for ever.
+            exchange.respond(508, f"no service answers for the host {name!r}, which is this proxy itself\n".encode())
+        elif (upstream := self._elsewhere(exchange.host)) is not None:
+            exchange.forward(upstream, drop=DROP_ELSEWHERE, add=(b"Via: " + VIA,))
+        else:
+            self._unknown(exchange, name)
 
     def _show_wakes(self, exchange: Exchange) -> None:
         query = parse_qs(exchange.target.partition(b"?")[2].decode("latin-1"))
@@ -165,12 +179,20 @@ class Proxy:
             self._names[authority] = name
         return name
 
-    def _revision_of(self, name: str) -> Key:
-        """`<revision>.<namespace>.svc.<cluster domain>` as a key; a key of nothing for any other name."""
-        labels = name.removesuffix(self._suffix).split(".") if name.endswith(self._suffix) else []
-        return (labels[1], labels[0]) if len(labels) == 2 else ("", "")
+    def _host(self, name: str) -> Host | None:
+        host = self.table.hosts.get(name)
+        if host is None and self._any_domain:
+            host = self.table.guess(name)
+        return host
 
-    def _follow(self, exchange: Exchange, host: Host, drop: Collection[bytes]) -> None:
+    def _revision_of(self, name: str) -> Key | None:
+        """`<revision>.<namespace>.svc.<cluster domain>` as a key."""
+        if not name.endswith(self._suffix):
+            return None
+        labels = name[: -len(self._suffix)].split(".")
+        return (labels[1], labels[0]) if len(labels) == 2 else None
+
+    def _follow(self, exchange: Exchange, host: Host, drop: frozenset[bytes]) -> None:
         path = host.find(exchange.target, exchange.value)
         if path is None:
             self._unknown(exchange, self._name(exchange.host))
@@ -178,39 +200,44 @@ class Proxy:
         target = path.split.pick()
         revision = self.revisions.get(target.key)
         if revision is None:
-            self._missing(exchange, target.key)
+            exchange.respond(404, not_found(target.key))
             return
         add = _added(exchange)
         if target.lines:
-            drop = frozenset((*drop, *target.names))
-            add.extend(target.lines)
+            drop = self._drop(drop, target)
+            add += target.lines
         Passage(exchange, revision, drop, add, path.authority).start()
 
-    def _enter(self, exchange: Exchange, key: Key, drop: Collection[bytes]) -> None:
+    def _drop(self, drop: frozenset[bytes], target: Target) -> frozenset[bytes]:
+        """What is not passed on when the target adds lines of its own."""
+        drops = self._drops.get((drop, target.names))
+        if drops is None:
+            if len(self._drops) >= 1_000:
+                self._drops.clear()
+            drops = self._drops[drop, target.names] = drop | target.names
+        return drops
+
+    def _enter(self, exchange: Exchange, key: Key) -> None:
         revision = self.revisions.get(key)
         if revision is None:
-            self._missing(exchange, key)
+            exchange.respond(404, not_found(key))
         else:
-            Passage(exchange, revision, drop, _added(exchange), None).start()
-
-    def _missing(self, exchange: Exchange, key: Key) -> None:
-        text = f'Error getting active endpoint: revision.serving.knative.dev "{key[1]}" not found\n'
-        exchange.respond(404, text.encode("latin-1", "replace"))
+            Passage(exchange, revision, DROP_INTERNAL, _added(exchange), None).start()
 
     def _unknown(self, exchange: Exchange, name: str) -> None:
         self._unrouted += 1
         text = f"no service answers for the host {name!r}; `kubectl get ksvc -A` lists the URLs there are\n"
-        exchange.respond(404, text.encode("latin-1", "replace"), TEXT)
+        exchange.respond(404, text.encode("latin-1", "replace"))
 
     def statistics(self) -> dict[str, int]:
+        """Revisions, hosts, and requests for a host that nobody knows."""
         return {"revisions": len(self.revisions), "unrouted": self._unrouted, **self.table.statistics()}
 
 
 def _added(exchange: Exchange) -> list[bytes]:
     """Header lines that every forwarded request gets."""
-    before = exchange.fields.get(b"x-forwarded-for")
-    peer = exchange.peer.encode()
-    lines = [PROXIED, forwarded_for(before and exchange.value(b"x-forwarded-for"), peer)]
+    before = exchange.value(b"x-forwarded-for")
+    lines = [PROXIED, forwarded_for(before, exchange.peer.encode())]
     if b"x-forwarded-proto" not in exchange.fields:
         lines.append(b"X-Forwarded-Proto: " + exchange.scheme)
     return lines

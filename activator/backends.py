@@ -3,28 +3,37 @@
 Kubernetes learns that a pod is ready from the kubelet, which waits for `initialDelaySeconds` and polls in whole
 seconds. A request that woke the pod cannot wait for that. So every address is asked directly, ready or not, from the
 moment it appears, and used as soon as its queue-proxy says that the app answers: every 10 ms at first and every 25 ms
-later while somebody waits, every 200 ms otherwise.
+later while somebody waits, every 200 ms otherwise. When very many pods start at once the pace is theirs to share, or
+asking would take the processor that starting needs.
+
+    appears -> asked again and again -> answers: in use -> refuses a connection, or Kubernetes takes it back -> asked
+                                                        -> gone: forgotten
 
 Where probing early is not allowed to decide (an exec readiness probe, a startup probe: only the kubelet can run
 those), an address that Kubernetes calls not ready is not used even if it answers. If pods cannot be addressed at all
 (a service mesh in between), the Service's own address is tried instead.
 
-One task per revision, and only while it has something to probe.
+One task per address, and only until it answers: one that hangs does not keep the others waiting.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Protocol
+from typing import Final, Protocol
 
 __all__ = ["Answer", "Backends", "Endpoints", "Listener", "Probe", "Statistics"]
 
-EAGER = (0.010, 0.025)  # seconds between probes while a request waits: at first, and after EAGER_FOR
-EAGER_FOR = 1.0
-RELAXED = 0.200  # the original's tick
-PROBE_TIMEOUT = 0.300
+EAGER: Final = (0.010, 0.025)
+"""Seconds between probes while a request waits: at first, and after `EAGER_FOR` seconds."""
+EAGER_FOR: Final = 1.0
+RELAXED: Final = 0.200
+"""Seconds between probes when nobody waits; the original's tick."""
+SHARE: Final = 0.002
+"""Seconds that each address being probed adds to everybody's pace: a probe costs about half a millisecond here and as
+much in the pod, so all of them together take at most half of one processor."""
+PROBE_TIMEOUT: Final = 0.300
 
 Key = tuple[str, str]
 log = logging.getLogger(__name__)
@@ -41,7 +50,7 @@ class Answer(Enum):
 
 
 Probe = Callable[[str, float], Awaitable[Answer]]
-"""(address, seconds it may take) -> what came of it."""
+"""(address, seconds it may take) -> what came of it; never raises."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +86,13 @@ class Listener(Protocol):
 
 @dataclass(frozen=True)
 class Statistics:
+    """All revisions at one moment."""
+
     revisions: int
     addresses: int
     healthy: int
     probing: int
-    """Revisions that are being probed now."""
+    """Addresses that are being asked."""
 
 
 @dataclass
@@ -92,14 +103,20 @@ class _Revision:
     endpoints: Endpoints = Endpoints()
     healthy: set[str] = field(default_factory=set)
     behind_cluster_ip: bool = False
-    task: asyncio.Task[None] | None = None
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-    """Wakes the task early: new addresses, or someone began to wait."""
+    provers: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    answers: dict[str, Answer] = field(default_factory=dict)
+    """What the addresses being asked said last."""
+    hurried: asyncio.Event = field(default_factory=asyncio.Event)
+    """Somebody began to wait: ends a relaxed pause."""
 
-    def unknown(self) -> frozenset[str]:
+    def unproven(self) -> frozenset[str]:
         """Addresses worth probing."""
-        candidates = self.endpoints.all if self.early else self.endpoints.ready
-        return candidates - self.healthy
+        if self.behind_cluster_ip:
+            return frozenset()
+        return (self.endpoints.all if self.early else self.endpoints.ready) - self.healthy
+
+    def tell(self) -> None:
+        self.listener.healthy(frozenset(self.healthy))
 
 
 class Backends:
@@ -111,31 +128,38 @@ class Backends:
         self._probe = probe
         self._revisions: dict[Key, _Revision] = {}
         self._group: asyncio.TaskGroup | None = None
+        self._probing = 0
 
     async def run(self) -> None:
         """Probe until cancelled."""
         async with asyncio.TaskGroup() as group:
             self._group = group
             try:
-                for key, revision in self._revisions.items():
-                    self._start(key, revision)
+                for revision in self._revisions.values():
+                    self._adjust(revision)
                 await asyncio.get_running_loop().create_future()
             finally:
                 self._group = None
 
     def add(self, key: Key, listener: Listener, *, early: bool) -> None:
-        """Watch a revision; its addresses come with `update`."""
+        """Watch a revision, whose addresses come with `update`; or change who listens and what may be used."""
         revision = self._revisions.get(key)
         if revision is None:
             self._revisions[key] = _Revision(listener, early)
-        else:
-            revision.listener, revision.early = listener, early
+            return
+        revision.listener, revision.early = listener, early
+        if not early and not revision.healthy.isdisjoint(revision.endpoints.not_ready):
+            revision.healthy -= revision.endpoints.not_ready
+            revision.tell()
+        self._adjust(revision)
 
     def remove(self, key: Key) -> None:
-        """Forget a revision."""
+        """Forget a revision; its listener is not called again."""
         revision = self._revisions.pop(key, None)
-        if revision is not None and revision.task is not None:
-            revision.task.cancel()
+        if revision is not None:
+            revision.endpoints = Endpoints()
+            revision.healthy.clear()
+            self._adjust(revision)
 
     def update(self, key: Key, endpoints: Endpoints) -> None:
         """The addresses of a revision are these now."""
@@ -146,97 +170,100 @@ class Backends:
         for address in sorted(endpoints.all - before.all):
             revision.listener.appeared(address)
         # What Kubernetes took back (the pod fails its probe, or is leaving) must prove itself again.
-        demoted = before.ready & endpoints.not_ready
-        gone = revision.healthy - (endpoints.all - demoted)
+        usable = endpoints.all - (before.ready & endpoints.not_ready)
         if not endpoints.all:
             revision.behind_cluster_ip = False
-        if gone:
-            revision.healthy -= gone
-            self._tell(revision)
-        elif not endpoints.all and before.all:
-            self._tell(revision)
-        revision.changed.set()
-        self._start(key, revision)
+            revision.healthy.clear()
+            revision.tell()
+        elif revision.behind_cluster_ip:
+            revision.listener.use_cluster_ip(endpoints.cluster_ip or before.cluster_ip, len(endpoints.ready))
+        elif not revision.healthy <= usable:
+            revision.healthy &= usable
+            revision.tell()
+        self._adjust(revision)
 
     def hurry(self, key: Key) -> None:
         """A request waits: probe at once and often."""
         if (revision := self._revisions.get(key)) is not None:
-            revision.changed.set()
+            revision.hurried.set()
 
     def failed(self, key: Key, address: str) -> None:
-        """An address refused a connection: do not use it until it answers a probe again."""
+        """An address failed a request: do not use it until it answers a probe again."""
         revision = self._revisions.get(key)
         if revision is None or address not in revision.healthy:
             return
         revision.healthy.discard(address)
-        self._tell(revision)
-        revision.changed.set()
-        self._start(key, revision)
+        revision.tell()
+        self._adjust(revision)
 
     def statistics(self) -> Statistics:
+        """How many addresses there are, answer and are asked."""
         revisions = self._revisions.values()
         return Statistics(
             revisions=len(self._revisions),
             addresses=sum(len(one.endpoints.all) for one in revisions),
             healthy=sum(len(one.healthy) for one in revisions),
-            probing=sum(one.task is not None for one in revisions),
+            probing=self._probing,
         )
 
-    def healthy(self) -> Mapping[Key, Collection[str]]:
-        """The addresses in use, by revision."""
-        return {key: frozenset(revision.healthy) for key, revision in self._revisions.items()}
+    # -----------------------------------------------------------------------------------------------------------------
 
-    # ---------------------------------------------------------------------------------------------------------------
+    def _adjust(self, revision: _Revision) -> None:
+        """Have exactly the unproven addresses probed."""
+        unproven = revision.unproven()
+        for address in [address for address in revision.provers if address not in unproven]:
+            revision.provers.pop(address).cancel()
+        for address in list(revision.answers):
+            if address not in unproven:
+                del revision.answers[address]
+        if self._group is not None:
+            for address in unproven - revision.provers.keys():
+                task = self._group.create_task(self._prove(revision, address), name=f"probe {address}")
+                revision.provers[address] = task
 
-    def _start(self, key: Key, revision: _Revision) -> None:
-        if self._group is None or revision.task is not None or not revision.unknown() or revision.behind_cluster_ip:
-            return
-        revision.task = self._group.create_task(self._watch(key, revision), name=f"probe {'/'.join(key)}")
-
-    async def _watch(self, key: Key, revision: _Revision) -> None:
-        """Probe until nothing is left to find out."""
-        started = asyncio.get_running_loop().time()
+    async def _prove(self, revision: _Revision, address: str) -> None:
+        """Probe one address until it answers; cancelled when it is not wanted any more."""
+        now = asyncio.get_running_loop().time
+        started = now()
+        self._probing += 1
         try:
-            while (unknown := revision.unknown()) and not revision.behind_cluster_ip:
-                revision.changed.clear()
-                await self._round(revision, unknown)
-                if not revision.unknown():
+            while True:
+                answer = await self._probe(address, PROBE_TIMEOUT)
+                if answer is Answer.READY:
+                    del revision.provers[address]
+                    revision.answers.pop(address, None)
+                    revision.healthy.add(address)
+                    revision.tell()
                     return
-                elapsed = asyncio.get_running_loop().time() - started
-                pause = RELAXED
-                if revision.listener.waiting:
-                    pause = EAGER[0] if elapsed < EAGER_FOR else EAGER[1]
-                try:
-                    async with asyncio.timeout(pause):
-                        await revision.changed.wait()
-                except TimeoutError:
-                    pass
+                revision.answers[address] = answer
+                await self._consider_cluster_ip(revision)
+                if await self._pause(revision, now() - started):
+                    started = now()
         finally:
-            revision.task = None
-            if self._revisions.get(key) is revision:
-                self._start(key, revision)
+            self._probing -= 1
 
-    async def _round(self, revision: _Revision, addresses: Collection[str]) -> None:
-        """Probe these addresses at once; each that answers is used without waiting for the others."""
-        answers: dict[str, Answer] = {}
+    async def _pause(self, revision: _Revision, elapsed: float) -> bool:
+        """Wait until it is time for the next probe; True if somebody began to wait meanwhile."""
+        if revision.listener.waiting:
+            eager = EAGER[0] if elapsed < EAGER_FOR else EAGER[1]
+            await asyncio.sleep(min(RELAXED, max(eager, SHARE * self._probing)))
+            return False
+        revision.hurried.clear()
+        try:
+            async with asyncio.timeout(RELAXED):
+                await revision.hurried.wait()
+        except TimeoutError:
+            return False
+        return True
 
-        async def one(address: str) -> None:
-            answers[address] = answer = await self._probe(address, PROBE_TIMEOUT)
-            if answer is Answer.READY and address in revision.unknown():
-                revision.healthy.add(address)
-                self._tell(revision)
-
-        async with asyncio.TaskGroup() as group:
-            for address in addresses:
-                group.create_task(one(address), name=f"probe {address}")
+    async def _consider_cluster_ip(self, revision: _Revision) -> None:
+        """Use the Service's address if all that is known of the pods is that a mesh does not let us reach them."""
         service = revision.endpoints.cluster_ip
-        if revision.healthy or not service or any(answer is not Answer.MESH for answer in answers.values()):
+        unproven = revision.unproven()
+        if not service or revision.healthy or any(revision.answers.get(one) is not Answer.MESH for one in unproven):
             return
-        if await self._probe(service, PROBE_TIMEOUT) is Answer.READY:
+        if await self._probe(service, PROBE_TIMEOUT) is Answer.READY and not revision.healthy:
             log.info("pods cannot be addressed one by one; using the Service's address", extra={"address": service})
             revision.behind_cluster_ip = True
             revision.listener.use_cluster_ip(service, len(revision.endpoints.ready))
-
-    @staticmethod
-    def _tell(revision: _Revision) -> None:
-        revision.listener.healthy(frozenset(revision.healthy))
+            self._adjust(revision)  # cancels this very task, too

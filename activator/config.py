@@ -25,9 +25,13 @@ class Config:
     """Websocket of the stat server."""
     kubeconfig: str
     """Path; empty inside a cluster."""
-    classes: frozenset[str] | None = frozenset({INGRESS_CLASS_TORPOR, ""})
+    classes: frozenset[str] | None = frozenset({INGRESS_CLASS_TORPOR})
     """Ingress classes served; None is all."""
     any_domain: bool = False
+    """One machine is all there is: any domain may be typed, and pods use us as their HTTP proxy to everywhere."""
+    idle_connections: int = 1000
+    idle_connections_per_pod: int = 100
+    """Connections to pods kept for later requests."""
     cluster_domain: str = "cluster.local"
     drain_seconds: float = 45.0
     """Served on after SIGTERM while readiness fails, for load balancers to notice; 0 where there is none in front."""
@@ -39,13 +43,17 @@ class Config:
         """Parse the command line; the environment gives what Kubernetes tells a pod.
 
         Raises:
-            ConfigError: a required variable is missing, or an address is not HOST:PORT.
+            ConfigError: a required variable is missing, an address is not HOST:PORT, or a number is none.
         """
         parser = argparse.ArgumentParser(prog="python -m activator", description="Ingress and activator.")
         parser.add_argument("--public", default="0.0.0.0:8080", metavar="HOST:PORT", help="listener for the world")
         parser.add_argument("--internal", default="0.0.0.0:8012", metavar="HOST:PORT", help="listener for pods")
         parser.add_argument("--classes", default="", help="ingress classes to serve, comma-separated; all: every one")
-        parser.add_argument("--any-domain", action="store_true", help="accept NAME.NAMESPACE.<anything> as a host")
+        parser.add_argument(
+            "--any-domain",
+            action="store_true",
+            help="for one machine: accept NAME.NAMESPACE.<anything> as a host, and be an HTTP proxy for pods",
+        )
         parser.add_argument("--drain", type=float, default=cls.drain_seconds, help="seconds served on after SIGTERM")
         parser.add_argument("--grace", type=float, default=cls.grace_seconds, help="seconds for requests in flight")
         given = parser.parse_args(arguments)
@@ -66,10 +74,19 @@ class Config:
             kubeconfig=environ.get("KUBECONFIG", ""),
             classes=None if named == {"all"} else named or cls.classes,
             any_domain=given.any_domain,
+            idle_connections=_number(environ, "MAX_IDLE_PROXY_CONNS", cls.idle_connections),
+            idle_connections_per_pod=_number(environ, "MAX_IDLE_PROXY_CONNS_PER_HOST", cls.idle_connections_per_pod),
             cluster_domain=domain,
             drain_seconds=given.drain,
             grace_seconds=given.grace,
         )
+
+
+def _number(environ: Mapping[str, str], name: str, default: int) -> int:
+    text = environ.get(name) or str(default)
+    if not text.isdecimal():
+        raise ConfigError(f"{name}={text}: expected a whole number")
+    return int(text)
 
 
 def _address(text: str, option: str) -> tuple[str, int]:

@@ -1,34 +1,68 @@
-"""Asking one pod's queue-proxy whether its app answers (serving §5.5)."""
+"""Asking one pod's queue-proxy whether its app answers (serving §5.5).
+
+A waking pod is asked up to a hundred times a second, and many may wake at once on a machine that is busy starting
+them; so this is one small protocol, not an HTTP client.
+"""
 
 import asyncio
+from typing import Final, cast
 
 from activator.backends import Answer
+from activator.upstreams import split_address
 
 __all__ = ["probe"]
 
-MAX_BYTES = 4096  # of an answer; it is a status line, a few headers and one word
+MAX_BYTES: Final = 4096
+"""Of an answer; it is a status line, a few headers and one word."""
 
-_REQUEST = (
+_REQUEST: Final = (
     b"GET /healthz HTTP/1.1\r\nHost: %b\r\nUser-Agent: Knative-Activator-Probe\r\n"
     b"K-Network-Probe: queue\r\nConnection: close\r\n\r\n"
 )
 
 
+class _Question(asyncio.Protocol):
+    """One request; `answer` is all there came of the response, set when its end, or `MAX_BYTES`, is there."""
+
+    def __init__(self, request: bytes) -> None:
+        self.answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._request = request
+        self._received = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast("asyncio.Transport", transport).write(self._request)
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        if len(self._received) >= MAX_BYTES:
+            self._end()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        if not self.answer.done():
+            self.answer.set_result(self._received)
+
+
 async def probe(address: str, timeout: float) -> Answer:
     """Probe `ip:port` within `timeout` seconds; never raises, whatever answers there."""
-    host, _, port = address.rpartition(":")
+    loop = asyncio.get_running_loop()
+    request = _REQUEST % address.encode()
     try:
         async with asyncio.timeout(timeout):
-            reader, writer = await asyncio.open_connection(host.strip("[]"), int(port), limit=MAX_BYTES)
+            transport, question = await loop.create_connection(lambda: _Question(request), *split_address(address))
             try:
-                writer.write(_REQUEST % address.encode())
-                answer = await reader.read(MAX_BYTES)
-                while len(answer) < MAX_BYTES and (more := await reader.read(MAX_BYTES - len(answer))):
-                    answer += more
+                answer = await question.answer
             finally:
-                writer.transport.abort()
-    except (OSError, TimeoutError, ValueError):
+                transport.abort()
+    except (OSError, TimeoutError):
         return Answer.NOT_READY
+    return judge(answer)
+
+
+def judge(answer: bytes) -> Answer:
+    """What an HTTP response says about the pod."""
     head, _, body = answer.partition(b"\r\n\r\n")
     status = head[9:12]
     if status == b"200":

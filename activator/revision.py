@@ -6,28 +6,35 @@ A `Revision` exists from the moment its object appears, so that requests can wai
     Passage.start -> throttler -> go(pod) -> upstream -> done
                         |                       | pod refused, or closed before any byte of an answer
                         +<-------- again -------+     and the request can be repeated: another pod (DESIGN.md §4)
+
+A pod that failed a request is not used until it answers a probe again. So a request tries each of them at most once
+before that, and a pod that dies under load costs its requests a detour, not an error.
 """
 
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from activator.backends import Backends
 from activator.balance import Pod
-from activator.reporter import Reporter
+from activator.reporter import Counted, Reporter
 from activator.throttler import Throttler
 from activator.wakes import Wake, Wakes
 from kncore.breaker import QueueFull
-from kncore.net.errors import ConnectFailed, UpstreamError
-from kncore.net.exchange import TEXT, Exchange, Upstream
+from kncore.net.errors import UpstreamError
+from kncore.net.exchange import HOLD_LIMIT, TEXT, Exchange, Upstream
 
-__all__ = ["Key", "Passage", "Revision", "Settings"]
+__all__ = ["MAX_ATTEMPTS", "Addresses", "Key", "Passage", "Revision", "Settings", "not_found"]
 
 Key = tuple[str, str]
 
-MAX_ATTEMPTS = 3  # pods tried for one request; a broken revision must not be hammered by every request it gets
-TIMEOUT_TEXT = b"activator request timeout"
-OVERLOADED = (*TEXT, b"Retry-After: 1")
+MAX_ATTEMPTS: Final = 5
+"""Pods tried for one request; a broken revision must not be hammered by every request it gets."""
+TIMEOUT_TEXT: Final = b"activator request timeout"
+OVERLOADED: Final = (*TEXT, b"Retry-After: 1")
+HELD: Final = 2 * HOLD_LIMIT
+"""What a waiting request with a large body holds at most: the limit, and the read that passed it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +49,15 @@ class Settings:
     """Pods may be used as soon as they answer us, before Kubernetes calls them ready."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Addresses:
+    """How a revision gets connections to `ip:port` and gives them up."""
+
+    take: Callable[[str], Upstream]
+    drop: Callable[[str], None]
+    """As often as it was taken."""
+
+
 class Revision:
     """The pods, the queue and the clocks of one revision; listens to its backends."""
 
@@ -51,7 +67,7 @@ class Revision:
         settings: Settings,
         *,
         self_ip: str,
-        connect: Callable[[str], Upstream],
+        addresses: Addresses,
         backends: Backends,
         reporter: Reporter,
         wakes: Wakes,
@@ -60,9 +76,26 @@ class Revision:
         self.settings = settings
         self.throttler = Throttler(settings.container_concurrency, self_ip)
         self.reporter = reporter
-        self._connect = connect
+        self.closed = False
+        """The Revision object is gone; what is in flight ends undisturbed."""
+        self._addresses = addresses
         self._backends = backends
         self._wakes = wakes
+
+    def change(self, settings: Settings) -> None:
+        """The object says something else now. Requests that are here keep their clocks and their turn."""
+        limit = settings.container_concurrency
+        if limit != self.settings.container_concurrency:
+            self.throttler.limit(limit)
+        self.settings = settings
+
+    def close(self) -> None:
+        """The object is gone: nothing will ever answer those who wait."""
+        self.closed = True
+        self._drop(self.throttler.update((), self._pod))
+        for waiter in self.throttler.waiters():
+            assert isinstance(waiter, Passage)
+            waiter.exchange.respond(404, not_found(self.key), TEXT)
 
     # for the backends ------------------------------------------------------------------------------------------------
 
@@ -72,11 +105,11 @@ class Revision:
         if wake is not None and wake.probed is None and addresses:
             wake.probed = time.time()
             wake.waited = self.throttler.waiting
-        self.throttler.update(Pod(address, self._connect(address)) for address in addresses)
+        self._drop(self.throttler.update(addresses, self._pod))
 
     def use_cluster_ip(self, address: str, backends: int) -> None:
         """Pods cannot be told apart; their Service answers."""
-        self.throttler.use_cluster_ip(Pod(address, self._connect(address)), backends)
+        self._drop(self.throttler.use_cluster_ip(address, backends, self._pod))
 
     def appeared(self, address: str) -> None:
         """A pod exists, though it need not answer yet."""
@@ -88,22 +121,31 @@ class Revision:
     def waiting(self) -> int:
         return self.throttler.waiting
 
+    def _pod(self, address: str) -> Pod:
+        return Pod(address, self._addresses.take(address))
+
+    def _drop(self, gone: Sequence[Pod]) -> None:
+        for pod in gone:
+            self._addresses.drop(pod.address)
+
     # for passages ----------------------------------------------------------------------------------------------------
 
-    def asleep(self) -> Wake | None:
+    def waits(self, counted: Counted) -> Wake | None:
         """A request has to wait. The wake-up that this begins, if no pod is there and none had begun."""
         wake = None
         if not self.throttler.capacity:
             wake = self._wakes.begin(self.key, time.time())
+            if wake is not None and self.reporter.poke(counted):
+                wake.poked = time.time()
         self._backends.hurry(self.key)
         return wake
 
-    def awake(self) -> None:
+    def awake(self, wake: Wake) -> None:
         """The wake-up is over."""
-        self._wakes.end(self.key)
+        self._wakes.end(wake)
 
-    def refused(self, pod: Pod) -> None:
-        """A pod did not take a connection."""
+    def failed(self, pod: Pod) -> None:
+        """A pod did not take a connection, or left one without an answer."""
         self._backends.failed(self.key, pod.address)
 
 
@@ -116,7 +158,7 @@ class Passage:
         authority: `Host` for the pod; None keeps the client's.
     """
 
-    __slots__ = ("_add", "_attempts", "_authority", "_drop", "_pod", "_wake", "exchange", "revision")
+    __slots__ = ("_add", "_attempts", "_authority", "_counted", "_drop", "_pod", "_wake", "exchange", "revision")
 
     def __init__(
         self,
@@ -139,7 +181,7 @@ class Passage:
         """Send the request to a pod now, or let it wait for one."""
         revision, exchange = self.revision, self.exchange
         settings = revision.settings
-        revision.reporter.arrive(revision.key)
+        self._counted = revision.reporter.arrive(revision.key)
         exchange.on_done(self._done)
         exchange.expire(
             text=TIMEOUT_TEXT,
@@ -147,11 +189,10 @@ class Passage:
             first_byte=settings.response_start_timeout,
             idle=settings.idle_timeout,
         )
+        length = exchange.head.length
         try:
-            if not revision.throttler.enter(self):
-                self._wake = revision.asleep()
-                if self._wake is not None:
-                    exchange.on_answer(self._answered)
+            if not revision.throttler.enter(self, length if 0 <= length < HELD else HELD):
+                self._wait()
         except QueueFull as full:
             exchange.error = full
             exchange.respond(503, b"pending request queue full\n", OVERLOADED)
@@ -166,33 +207,46 @@ class Passage:
             pod.upstream, drop=self._drop, add=self._add, authority=self._authority, on_failure=self._failed
         )
 
+    def _wait(self) -> None:
+        wake = self.revision.waits(self._counted)
+        if wake is not None:
+            self._wake = wake
+            self.exchange.on_answer(self._answered)
+
     def _failed(self, exchange: Exchange, failure: UpstreamError) -> bool:
         """The pod brought no answer: try another one if that cannot do the request twice."""
         pod, self._pod = self._pod, None
         assert pod is not None
         revision = self.revision
-        if isinstance(failure, ConnectFailed):
-            revision.refused(pod)
+        if not failure.answered:
+            revision.failed(pod)
+        if failure.replayable and self._attempts < MAX_ATTEMPTS and not revision.closed:
+            # The place of the pod that failed is given back last: it must not go to somebody who came later.
+            if not revision.throttler.reenter(self):
+                self._wait()
+            revision.throttler.release(pod)
+            return True
         revision.throttler.release(pod)
-        if not failure.replayable or self._attempts >= MAX_ATTEMPTS:
-            return False
-        revision.throttler.reenter(self)
-        if self._pod is None:
-            revision.asleep()
-        return True
+        return False
 
     def _answered(self, exchange: Exchange, status: int, lines: list[bytes]) -> None:
-        if self._wake is not None:
+        if self._wake is not None and self._wake.first_byte is None:
             self._wake.first_byte = time.time()
-            self.revision.awake()
+            self.revision.awake(self._wake)
 
     def _done(self, exchange: Exchange) -> None:
         revision = self.revision
-        revision.reporter.leave(revision.key)
-        if self._pod is not None:
-            pod, self._pod = self._pod, None
+        self._counted.leave()
+        pod, self._pod = self._pod, None
+        if pod is not None:
             revision.throttler.release(pod)
         else:
             revision.throttler.leave(self)
-        if self._wake is not None and self._wake.first_byte is None:
-            revision.awake()  # given up before an answer; the next request may begin another wake-up
+        if self._wake is not None:
+            revision.awake(self._wake)  # if it was given up before an answer, the next request may begin another
+
+
+def not_found(key: Key) -> bytes:
+    """What is answered for a revision that does not exist (serving §5.2)."""
+    text = f'Error getting active endpoint: revision.serving.knative.dev "{key[1]}" not found\n'
+    return text.encode("latin-1", "replace")

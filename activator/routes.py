@@ -5,39 +5,46 @@ when one of them changes. A host belongs to one KIngress: a second one claiming 
 the first lets go (the older wins, serving §7.6). Visibility separates two tables: `internal` knows every host,
 `public` only those with ExternalIP.
 
+Whoever may write a KIngress chooses hosts and headers, so nothing of it is trusted: what could break a message it is
+put into is left out, and a rule that makes no sense serves nobody.
+
 Pure data: no sockets, no clock. Looking up costs one dict access for the usual rule (one path, no header conditions).
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Final
 
 from activator.split import Rotation
 from kncore.api import keys, kingress, meta
 from kncore.kube.client import Obj
+from kncore.net.headers import FRAMING, HOP_BY_HOP
 
 __all__ = ["Host", "Path", "Table", "Target", "compile_ingress"]
 
 Lookup = Callable[[bytes], bytes]
 """A request's header by lower-case name; empty if absent."""
+Key = tuple[str, str]
 
-_ROUTING = {keys.HEADER_REVISION.lower(), keys.HEADER_NAMESPACE.lower()}
+_ROUTING: Final = {keys.HEADER_REVISION.lower(), keys.HEADER_NAMESPACE.lower()}
+_OURS: Final = frozenset(name.decode() for name in HOP_BY_HOP | FRAMING | {b"host", b"trailer"})
+"""Headers that say where a message ends or whom it is for: never a KIngress's to write."""
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE: Final = re.compile(r"[^\0-\x08\x0a-\x1f\x7f]*")
+_AUTHORITY: Final = re.compile(r"[A-Za-z0-9._-]+(?::[0-9]{1,5})?")
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """One revision of a split."""
 
-    namespace: str
-    revision: str
+    key: Key
+    """(namespace, revision)."""
     lines: tuple[bytes, ...] = ()
     """Header lines this split adds."""
     names: frozenset[bytes] = frozenset()
     """Lower-case names of those lines: what a client sent under them is dropped."""
-
-    @property
-    def key(self) -> tuple[str, str]:
-        return self.namespace, self.revision
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +63,10 @@ class Path:
 class Host:
     """What one host name leads to."""
 
-    ingress: tuple[str, str]
+    ingress: Key
+    """The KIngress this came from."""
     hash: str
-    """Hash of the KIngress this came from, for readiness probes."""
+    """Hash of that version of it, for readiness probes."""
     paths: tuple[Path, ...]
     public: bool
     only: Path | None = None
@@ -75,9 +83,7 @@ class Host:
 
 
 def compile_ingress(ingress: Obj) -> dict[str, Host]:
-    """The hosts of one KIngress. Rules that are not usable are left out: they were admitted by someone who knows
-    more.
-    """
+    """The hosts of one KIngress, without the paths and rules that cannot be served."""
     key = (meta.namespace(ingress), meta.name(ingress))
     made = kingress.spec_hash(ingress)
     hosts: dict[str, Host] = {}
@@ -88,22 +94,25 @@ def compile_ingress(ingress: Obj) -> dict[str, Host]:
         only = paths[0] if len(paths) == 1 and not paths[0].prefix and not paths[0].conditions else None
         public = rule.get("visibility", "ExternalIP") != "ClusterLocal"
         for host in rule.get("hosts") or ():
-            hosts[host.lower()] = Host(key, made, tuple(paths), public, only)
+            hosts[host.lower().rstrip(".")] = Host(key, made, tuple(paths), public, only)
     return hosts
 
 
 def _paths(rule: Obj, namespace: str) -> Iterable[Path]:
     for path in meta.at(rule, "http", "paths", default=[]):
-        targets = [(_target(split, path, namespace), split.get("percent", 0)) for split in path.get("splits") or ()]
+        authority = path.get("rewriteHost") or ""
         try:
-            rotation = Rotation(targets)
-        except (ValueError, IndexError):
+            rotation = Rotation(
+                [(_target(split, path, namespace), split.get("percent") or 0) for split in path.get("splits") or ()]
+            )
+        except ValueError:
+            continue
+        if authority and not _AUTHORITY.fullmatch(authority):
             continue
         conditions = tuple(
             (name.lower().encode(), str(match.get("exact", "")).encode())
             for name, match in (path.get("headers") or {}).items()
         )
-        authority = path.get("rewriteHost")
         prefix = path.get("path") or ""
         yield Path(
             b"" if prefix == "/" else prefix.encode(), conditions, authority.encode() if authority else None, rotation
@@ -111,18 +120,30 @@ def _paths(rule: Obj, namespace: str) -> Iterable[Path]:
 
 
 def _target(split: Obj, path: Obj, namespace: str) -> Target:
-    """A split's target: the revision its headers name, else the one its Service is named after."""
+    """A split's target: the revision its headers name, else the one its Service is named after.
+
+    Raises:
+        ValueError: it names neither, or one of another namespace: that would make public what its owner did not.
+    """
     appended: dict[str, str] = {**(path.get("appendHeaders") or {}), **(split.get("appendHeaders") or {})}
-    revision = appended.get(keys.HEADER_REVISION) or split["serviceName"]
-    space = appended.get(keys.HEADER_NAMESPACE) or split.get("serviceNamespace") or namespace
-    added = {name: value for name, value in appended.items() if name.lower() not in _ROUTING}
-    lines = tuple(f"{name}: {value}".encode() for name, value in added.items() if _is_clean(name, value))
-    return Target(space, revision, lines, frozenset(name.lower().encode() for name in added))
+    revision = appended.get(keys.HEADER_REVISION) or split.get("serviceName")
+    if not revision:
+        raise ValueError("a split names no Service")
+    if (appended.get(keys.HEADER_NAMESPACE) or split.get("serviceNamespace") or namespace) != namespace:
+        raise ValueError("a split leads to another namespace")
+    added = {name: value for name, value in appended.items() if name.lower() not in _ROUTING and _fits(name, value)}
+    lines = tuple(f"{name}: {value}".encode() for name, value in added.items())
+    return Target((namespace, revision), lines, frozenset(name.lower().encode() for name in added))
 
 
-def _is_clean(name: str, value: str) -> bool:
-    """A header line that cannot break the message it is put into."""
-    return bool(name) and all(c > " " and c not in ":\x7f" for c in name) and not set(value) & {"\r", "\n", "\0"}
+def _fits(name: str, value: str) -> bool:
+    """Whether this is one header line and nothing else, and not one of ours."""
+    return bool(_TOKEN.fullmatch(name)) and bool(_VALUE.fullmatch(value)) and name.lower() not in _OURS
+
+
+_Claim = tuple[str, str, Host]
+"""(creation time, `namespace/name` of the KIngress, host): claims compare by age, and by name within one second, as
+the controller that reports conflicts compares them."""
 
 
 @dataclass
@@ -136,29 +157,35 @@ class Table:
     serves: Callable[[str], bool] = lambda class_: True
     hosts: dict[str, Host] = field(default_factory=dict)
     """The host in force, by name without port."""
-    _claims: dict[str, list[tuple[str, tuple[str, str], Host]]] = field(default_factory=dict)
-    """All claims on a host: (creation time, KIngress, host), the oldest first."""
-    _of: dict[tuple[str, str], Sequence[str]] = field(default_factory=dict)
+    _claims: dict[str, list[_Claim]] = field(default_factory=dict)
+    """All claims on a host, the oldest first."""
+    _of: dict[Key, tuple[Obj, Sequence[str]]] = field(default_factory=dict)
+    """Each KIngress as it was put, and the hosts it claims."""
 
     def put(self, ingress: Obj) -> None:
-        """Add or replace one KIngress."""
+        """Add or replace one KIngress; one whose routes did not change (its status did) keeps its place in every
+        split.
+        """
         key = (meta.namespace(ingress), meta.name(ingress))
-        self.remove(key)
-        if not self.serves(keys.lookup(meta.annotations(ingress), keys.INGRESS_CLASS) or ""):
+        known = self._of.get(key)
+        if known is not None and _same(known[0], ingress):
             return
-        compiled = compile_ingress(ingress)
+        compiled = compile_ingress(ingress) if self.serves(_class(ingress)) else {}
+        self.remove(key)
         created = meta.at(ingress, "metadata", "creationTimestamp", default="")
         for name, host in compiled.items():
             claims = self._claims.setdefault(name, [])
-            claims.append((created, key, host))
+            claims.append((created, meta.key(ingress), host))
             claims.sort(key=lambda claim: claim[:2])
             self.hosts[name] = claims[0][2]
-        self._of[key] = tuple(compiled)
+        if compiled:
+            self._of[key] = ingress, tuple(compiled)
 
-    def remove(self, key: tuple[str, str]) -> None:
+    def remove(self, key: Key) -> None:
         """Forget one KIngress; hosts it held go to the next claimant."""
-        for name in self._of.pop(key, ()):
-            claims = [claim for claim in self._claims[name] if claim[1] != key]
+        _, names = self._of.pop(key, (None, ()))
+        for name in names:
+            claims = [claim for claim in self._claims[name] if claim[2].ingress != key]
             if claims:
                 self._claims[name] = claims
                 self.hosts[name] = claims[0][2]
@@ -178,22 +205,29 @@ class Table:
         if local is None:
             return None
         prefix = f"{labels[0]}.{labels[1]}."
-        return next(
-            (
-                host
-                for other in self._of.get(local.ingress, ())
-                if other.startswith(prefix) and (host := self.hosts.get(other)) is not None and host.public
-            ),
-            None,
-        )
+        for other in self._of[local.ingress][1]:
+            host = self.hosts[other]
+            if other.startswith(prefix) and host.public and host.ingress == local.ingress:
+                return host
+        return None
 
-    def revisions(self) -> Mapping[tuple[str, str], int]:
-        """How many hosts lead to each revision."""
-        counted: dict[tuple[str, str], int] = {}
-        for host in self.hosts.values():
-            for target in {target.key for path in host.paths for target in path.split.targets}:
-                counted[target] = counted.get(target, 0) + 1
-        return counted
+    def statistics(self) -> dict[str, int]:
+        """Hosts in force, KIngresses served, and hosts that more than one of them claims."""
+        return {
+            "hosts": len(self.hosts),
+            "ingresses": len(self._of),
+            "contested": sum(len(claims) > 1 for claims in self._claims.values()),
+        }
 
-    def statistics(self) -> dict[str, Any]:
-        return {"hosts": len(self.hosts), "ingresses": len(self._of)}
+
+def _class(ingress: Obj) -> str:
+    return keys.lookup(meta.annotations(ingress), keys.INGRESS_CLASS) or ""
+
+
+def _same(one: Obj, other: Obj) -> bool:
+    """Whether two versions of a KIngress route alike."""
+    return (
+        one.get("spec") == other.get("spec")
+        and _class(one) == _class(other)
+        and meta.at(one, "metadata", "creationTimestamp") == meta.at(other, "metadata", "creationTimestamp")
+    )

@@ -7,11 +7,15 @@ each keep their own rotation.
 
 import math
 from collections.abc import Sequence
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
-__all__ = ["Rotation", "smooth"]
+__all__ = ["LONGEST", "Rotation", "smooth"]
 
 T = TypeVar("T")
+
+LONGEST: Final = 10_000
+"""Picks until a rotation repeats, at most: parts in ten thousand are fine enough for anybody, and whoever writes a
+KIngress by hand must not choose how much memory it takes."""
 
 
 def smooth(weights: Sequence[int]) -> list[int]:
@@ -39,21 +43,24 @@ class Rotation(Generic[T]):
     Args:
         targets: (target, weight) pairs; those of weight 0 are never picked, unless it is the only one.
     Raises:
-        ValueError: no target, or all weights are 0 and there are several.
+        ValueError: no target, all weights are 0 and there are several, or weights so odd that the rotation would be
+            longer than `LONGEST`.
     """
 
-    __slots__ = ("_next", "_rotation", "single", "targets")
+    __slots__ = ("_next", "_rotation", "targets")
 
     def __init__(self, targets: Sequence[tuple[T, int]]) -> None:
         if len(targets) == 1:
             self._rotation = [targets[0][0]]
         else:
-            if not any(weight > 0 for _, weight in targets):
+            weights = [max(0, weight) for _, weight in targets]
+            total = sum(weights)
+            if not total:
                 raise ValueError("a split needs a target with a share above 0 %")
-            self._rotation = [targets[index][0] for index in smooth([max(0, weight) for _, weight in targets])]
+            if total // math.gcd(*weights) > LONGEST:
+                raise ValueError(f"the weights of a split add up to more than {LONGEST}")
+            self._rotation = [targets[index][0] for index in smooth(weights)]
         self.targets = tuple(target for target, _ in targets)
-        self.single: T | None = self._rotation[0] if len(self._rotation) == 1 else None
-        """The target, when there is just one."""
         self._next = 0
 
     def pick(self) -> T:

@@ -1,11 +1,12 @@
 """From the API server to the proxy: KIngresses become routes, Revisions become queues, EndpointSlices become pods.
 
-Handlers of informers, synchronous and cheap: a change is in force when the handler returns. The last known state
-stays in force while the API server is away, for the informers keep it.
+Handlers of informers, synchronous and cheap: a change is in force when the handler returns. They may come in any
+order (a slice before its Revision, a Service after its slices), so each looks up what else is known. The last known
+state stays in force while the API server is away, for the informers keep it.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, Final
 
 from activator.app import Proxy
 from activator.backends import Backends, Endpoints
@@ -16,13 +17,12 @@ from kncore.kube.client import Obj
 from kncore.kube.informer import Change
 from kncore.kube.informers import Informers
 
-__all__ = ["Sync", "endpoints_of", "settings_of"]
+__all__ = ["Sync", "activators_of", "endpoints_of", "settings_of"]
 
-SERVICE_NAME = "kubernetes.io/service-name"
-PRIVATE = f"{keys.SERVICE_TYPE}=Private"
-PUBLIC = f"{keys.SERVICE_TYPE}=Public"
-BY_SERVICE = "service"
-PORT_NAMES = ("http", "http2")
+PRIVATE: Final = f"{keys.SERVICE_TYPE}=Private"
+PUBLIC: Final = f"{keys.SERVICE_TYPE}=Public"
+BY_REVISION: Final = "revision"
+PORT_NAMES: Final = ("http", "http2")
 
 
 def settings_of(revision: Obj) -> Settings:
@@ -45,28 +45,52 @@ def _may_probe_early(containers: list[Obj]) -> bool:
     )
 
 
-def endpoints_of(slices: list[Obj], cluster_ip: str) -> Endpoints:
-    """All slices of one private Service together."""
+def endpoints_of(slices: Iterable[Obj], cluster_ip: str) -> Endpoints:
+    """All slices of one private Service together; a pod that is being stopped is not among them."""
     ready: set[str] = set()
     not_ready: set[str] = set()
     for slice_ in slices:
-        port = next(
-            (p["port"] for p in slice_.get("ports") or () if p.get("name") in PORT_NAMES and p.get("port")), None
-        )
+        port = _port(slice_.get("ports"))
         if port is None:
             continue
         for endpoint in slice_.get("endpoints") or ():
             conditions = endpoint.get("conditions") or {}
             if conditions.get("terminating"):
                 continue
-            into = ready if conditions.get("ready", True) is not False else not_ready
-            into.update(f"{address}:{port}" for address in endpoint.get("addresses") or ())
+            into = not_ready if conditions.get("ready") is False else ready
+            into.update(_join(address, port) for address in endpoint.get("addresses") or ())
     return Endpoints(frozenset(ready), frozenset(not_ready - ready), cluster_ip)
 
 
-def _service_key(slice_: Obj) -> list[str]:
-    name = meta.labels(slice_).get(SERVICE_NAME)
-    return [f"{meta.namespace(slice_)}/{name}"] if name else []
+def activators_of(slices: Iterable[Obj]) -> set[str]:
+    """The IPs behind one public Service: activators, or the pods themselves."""
+    return {
+        address
+        for slice_ in slices
+        if _port(slice_.get("ports")) is not None
+        for endpoint in slice_.get("endpoints") or ()
+        if (endpoint.get("conditions") or {}).get("ready") is not False
+        for address in endpoint.get("addresses") or ()
+    }
+
+
+def _port(ports: list[dict[str, Any]] | None) -> int | None:
+    """The number of the port that requests go to, among all that a Service has."""
+    return next((port["port"] for port in ports or () if port.get("name") in PORT_NAMES and port.get("port")), None)
+
+
+def _join(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def _revision_of(obj: Obj) -> Key | None:
+    name = meta.labels(obj).get(keys.REVISION)
+    return (meta.namespace(obj), name) if name else None
+
+
+def _by_revision(obj: Obj) -> list[str]:
+    key = _revision_of(obj)
+    return ["/".join(key)] if key else []
 
 
 class Sync:
@@ -87,13 +111,14 @@ class Sync:
         self._proxy = proxy
         self._backends = backends
         self._make = make
-        self._revisions = informers.of(REVISIONS)
-        self._private = informers.of(ENDPOINT_SLICES, labels=PRIVATE, indexers={BY_SERVICE: _service_key})
-        self._public = informers.of(ENDPOINT_SLICES, labels=PUBLIC, indexers={BY_SERVICE: _service_key})
-        self._services = informers.of(SERVICES, labels=PRIVATE)
+        indexers = {BY_REVISION: _by_revision}
+        self._private = informers.of(ENDPOINT_SLICES, labels=PRIVATE, indexers=indexers)
+        self._public = informers.of(ENDPOINT_SLICES, labels=PUBLIC, indexers=indexers)
+        self._services = informers.of(SERVICES, labels=PRIVATE, indexers=indexers)
         informers.of(INGRESSES).add_handler(self._ingress_changed)
-        self._revisions.add_handler(self._revision_changed)
+        informers.of(REVISIONS).add_handler(self._revision_changed)
         self._private.add_handler(self._private_changed)
+        self._services.add_handler(self._service_changed)
         self._public.add_handler(self._public_changed)
 
     def _ingress_changed(self, change: Change) -> None:
@@ -106,65 +131,50 @@ class Sync:
 
     def _revision_changed(self, change: Change) -> None:
         key: Key = change.key
+        known = self._proxy.revisions.get(key)
         if change.type == "deleted":
-            self._proxy.revisions.pop(key, None)
             self._backends.remove(key)
+            if known is not None:
+                del self._proxy.revisions[key]
+                known.close()
             return
         settings = settings_of(change.object)
-        known = self._proxy.revisions.get(key)
-        if known is not None and known.settings == settings:
-            return
-        made = self._proxy.revisions[key] = self._make(key, settings)
-        self._backends.remove(key)
-        self._backends.add(key, made, early=settings.probe_early)
-        for slice_ in self._private.list(key[0], {keys.REVISION: key[1]}):
-            self._update_private(slice_)
-        for slice_ in self._public.list(key[0], {keys.REVISION: key[1]}):
-            self._update_public(slice_)
+        if known is None:
+            made = self._proxy.revisions[key] = self._make(key, settings)
+            self._backends.add(key, made, early=settings.probe_early)
+            self._update_private(key)
+            self._update_public(key)
+        elif known.settings != settings:
+            known.change(settings)
+            self._backends.add(key, known, early=settings.probe_early)
 
     def _private_changed(self, change: Change) -> None:
-        if not change.resync:
-            self._update_private(change.object)
+        if not change.resync and (key := _revision_of(change.object)):
+            self._update_private(key)
 
-    def _update_private(self, slice_: Obj) -> None:
-        key = _revision_of(slice_)
-        names = _service_key(slice_)
-        if key is None or not names:
-            return
-        service = self._services.get(names[0].partition("/")[2], key[0])
-        address = _cluster_address(service)
-        self._backends.update(key, endpoints_of(self._private.by_index(BY_SERVICE, names[0]), address))
+    def _service_changed(self, change: Change) -> None:
+        if not change.resync and (key := _revision_of(change.object)):
+            self._update_private(key)
+
+    def _update_private(self, key: Key) -> None:
+        """Where a revision's pods are, and the address of the Service in front of them."""
+        slices = self._private.by_index(BY_REVISION, "/".join(key))
+        services = self._services.by_index(BY_REVISION, "/".join(key))
+        self._backends.update(key, endpoints_of(slices, _cluster_address(services[0] if services else None)))
 
     def _public_changed(self, change: Change) -> None:
-        if not change.resync:
-            self._update_public(change.object)
+        if not change.resync and (key := _revision_of(change.object)):
+            self._update_public(key)
 
-    def _update_public(self, slice_: Obj) -> None:
-        key = _revision_of(slice_)
-        revision = self._proxy.revisions.get(key) if key else None
-        names = _service_key(slice_)
-        if revision is None or not names:
-            return
-        addresses = {
-            address
-            for one in self._public.by_index(BY_SERVICE, names[0])
-            for endpoint in one.get("endpoints") or ()
-            if (endpoint.get("conditions") or {}).get("ready", True) is not False
-            for address in endpoint.get("addresses") or ()
-        }
-        revision.throttler.update_activators(addresses)
-
-
-def _revision_of(obj: Obj) -> Key | None:
-    name = meta.labels(obj).get(keys.REVISION)
-    return (meta.namespace(obj), name) if name else None
+    def _update_public(self, key: Key) -> None:
+        """Which activators share a revision's pods."""
+        revision = self._proxy.revisions.get(key)
+        if revision is not None:
+            revision.throttler.update_activators(activators_of(self._public.by_index(BY_REVISION, "/".join(key))))
 
 
 def _cluster_address(service: Obj | None) -> str:
     """`ip:port` of a private Service's HTTP port; "" if it has no address of its own."""
     address = meta.at(service, "spec", "clusterIP", default="")
-    if address in ("", "None"):
-        return ""
-    ports: list[dict[str, Any]] = meta.at(service, "spec", "ports", default=[])
-    port = next((p["port"] for p in ports if p.get("name") in PORT_NAMES), None)
-    return f"{address}:{port}" if port else ""
+    port = _port(meta.at(service, "spec", "ports", default=[]))
+    return _join(address, port) if port and address not in ("", "None") else ""

@@ -7,7 +7,7 @@ Unix seconds, so that they compare.
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 __all__ = ["KEPT", "Wake", "Wakes"]
@@ -15,7 +15,7 @@ __all__ = ["KEPT", "Wake", "Wakes"]
 KEPT = 256
 
 
-@dataclass
+@dataclass(eq=False)
 class Wake:
     """One wake-up of one revision; None until it happened."""
 
@@ -38,11 +38,17 @@ class Wake:
 
     def to_json(self) -> dict[str, Any]:
         """As others read it."""
-        made = asdict(self)
-        for name in ("requested", "poked", "endpoint", "probed"):
-            made[f"{name}At"] = made.pop(name)
-        made["firstByteAt"] = made.pop("first_byte")
-        return made
+        return {
+            "namespace": self.namespace,
+            "revision": self.revision,
+            "requestedAt": self.requested,
+            "pokedAt": self.poked,
+            "endpointAt": self.endpoint,
+            "probedAt": self.probed,
+            "pod": self.pod,
+            "firstByteAt": self.first_byte,
+            "waited": self.waited,
+        }
 
 
 class Wakes:
@@ -57,19 +63,28 @@ class Wakes:
         return self._current.get(key)
 
     def begin(self, key: tuple[str, str], now: float) -> Wake | None:
-        """A request waits for a revision without pods; the new wake-up, None if one is under way."""
+        """A request waits for a revision without pods; the new wake-up, None if one is under way.
+
+        Whoever gets one ends it: there is at most one for each request that waits.
+        """
         if key in self._current:
             return None
         wake = self._current[key] = Wake(*key, requested=now)
         self._kept.append(wake)
         return wake
 
-    def end(self, key: tuple[str, str]) -> None:
-        """It is over, or given up."""
-        self._current.pop(key, None)
+    def end(self, wake: Wake) -> None:
+        """It is over, or given up; ending it twice does no harm to the one that followed."""
+        key = (wake.namespace, wake.revision)
+        if self._current.get(key) is wake:
+            del self._current[key]
 
     def select(self, namespace: str = "", revision: str = "") -> Iterator[Wake]:
         """Kept wake-ups, oldest first; empty arguments select all."""
         for wake in self._kept:
             if namespace in ("", wake.namespace) and revision in ("", wake.revision):
                 yield wake
+
+    def statistics(self) -> dict[str, int]:
+        """Wake-ups under way, and kept ones."""
+        return {"under_way": len(self._current), "kept": len(self._kept)}

@@ -56,9 +56,9 @@ def replay(case: dict[str, Any]) -> list[Any]:
         if op == "backends":
             cluster_ip, addresses = rest
             if cluster_ip:
-                throttler.use_cluster_ip(pod(cluster_ip), len(addresses))
+                throttler.use_cluster_ip(cluster_ip, len(addresses), pod)
             else:
-                throttler.update(map(pod, addresses))
+                throttler.update(addresses, pod)
         else:
             # In the recording no public endpoint ever counts as an activator (index -1 in all cases, also where the
             # own address is listed): their port is not one that the throttler looks at. The share of an activator

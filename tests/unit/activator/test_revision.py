@@ -1,0 +1,281 @@
+"""A request's way through a revision: waiting, trying again, giving up, and what is left behind (nothing)."""
+
+from activator.revision import MAX_ATTEMPTS
+from kncore.breaker import QueueFull
+from kncore.net.errors import ClientGone
+
+KEY = ("default", "hello-1")
+
+
+def at_rest(revision) -> bool:
+    found = revision.throttler.statistics()
+    return (found.in_flight, found.waiting, found.waiting_bytes) == (0, 0, 0)
+
+
+def holder(pods):
+    """The pod that has a request."""
+    (found,) = [pod for pod in pods if pod.sent]
+    return found
+
+
+def test_request_goes_to_a_pod_and_leaves_nothing_behind(world) -> None:
+    revision = world.revision()
+    (pod,) = world.pods(revision, "10.1.0.1:8012")
+    exchange = world.send()
+    assert pod.sent == [exchange]
+    assert revision.throttler.statistics().in_flight == 1
+    pod.answer(b"hi")
+    assert (exchange.status, exchange.text) == (200, b"hi")
+    assert at_rest(revision)
+
+
+def test_requests_wait_for_a_pod_and_go_in_order(world) -> None:
+    revision = world.revision()
+    waiting = [world.send() for _ in range(5)]
+    assert revision.throttler.waiting == 5
+    (pod,) = world.pods(revision, "10.1.0.1:8012")
+    assert pod.sent == waiting
+    for exchange in waiting:
+        pod.answer()
+        assert exchange.status == 200
+    assert at_rest(revision)
+
+
+def test_full_queue_is_refused_at_once(world) -> None:
+    revision = world.revision()
+    revision.throttler._queue_depth = 2
+    first, second, third = world.send(), world.send(), world.send()
+    assert (first.status, second.status) == (0, 0)
+    assert (third.status, third.text) == (503, b"pending request queue full\n")
+    assert b"Retry-After: 1" in third.lines
+    assert isinstance(third.error, QueueFull)
+    assert revision.throttler.statistics().refused == 1
+
+
+def test_queue_is_bounded_in_bytes_too(world) -> None:
+    revision = world.revision()
+    revision.throttler._queue_bytes = 300_000
+    large = [world.send(KEY, "POST", "Content-Length: 10000000") for _ in range(3)]
+    assert [exchange.status for exchange in large] == [0, 0, 503]
+    chunked = world.send(KEY, "POST", "Transfer-Encoding: chunked")
+    assert chunked.status == 503, "a body of unknown length counts as a large one"
+    assert world.send(KEY, "POST", "Content-Length: 10").status == 0
+    assert world.send().status == 0
+    large[0].gone()
+    assert world.send(KEY, "POST", "Content-Length: 10000000").status == 0
+
+
+def test_time_in_the_queue_counts(world) -> None:
+    revision = world.revision(timeout=10.0)
+    exchange = world.send()
+    exchange.tick(9.9)
+    assert not exchange.done
+    exchange.tick(10.0)
+    assert exchange.status == 504
+    assert exchange.text.rstrip() == b"activator request timeout"
+    assert at_rest(revision)
+    (pod,) = world.pods(revision, "10.1.0.1:8012")
+    assert pod.sent == []
+
+
+def test_client_that_leaves_gives_its_place_to_the_next(world) -> None:
+    revision = world.revision(container_concurrency=1)
+    (pod,) = world.pods(revision, "10.1.0.1:8012")
+    running, second, third = world.send(), world.send(), world.send()
+    second.gone()
+    assert isinstance(second.error, ClientGone)
+    assert revision.throttler.waiting == 1
+    running.gone()  # in flight: its place at the pod is free
+    assert pod.sent == [third]
+    pod.answer()
+    assert at_rest(revision)
+
+
+def test_refused_request_goes_to_another_pod(world) -> None:
+    revision = world.revision(container_concurrency=10)
+    one, other = world.pods(revision, "10.1.0.1:8012", "10.1.0.2:8012")
+    exchange = world.send(KEY, "POST")
+    one.refuse()
+    assert other.sent == [exchange], "nothing was written, so even a POST may go elsewhere"
+    assert world.taken == ["10.1.0.2:8012"], "the pod that refused is out of use"
+    other.answer()
+    assert exchange.status == 200
+    assert at_rest(revision)
+
+
+def test_idempotent_request_is_repeated_when_a_pod_dies(world) -> None:
+    revision = world.revision(container_concurrency=10)
+    pods = world.pods(revision, *(f"10.1.0.{n}:8012" for n in range(1, 4)))
+    exchange = world.send()
+    asked = []
+    for pod_answers in (False, False, True):
+        asked.append(holder(pods))
+        asked[-1].answer() if pod_answers else asked[-1].hang_up()
+    assert len({pod.address for pod in asked}) == 3
+    assert exchange.status == 200
+    assert at_rest(revision)
+
+
+def test_written_post_is_never_repeated(world) -> None:
+    revision = world.revision(container_concurrency=10)
+    one, other = world.pods(revision, "10.1.0.1:8012", "10.1.0.2:8012")
+    exchange = world.send(KEY, "POST")
+    one.hang_up()
+    assert exchange.status == 502
+    assert other.sent == []
+    assert at_rest(revision)
+
+
+def test_request_that_was_answered_in_part_is_never_repeated(world) -> None:
+    revision = world.revision(container_concurrency=10)
+    one, other = world.pods(revision, "10.1.0.1:8012", "10.1.0.2:8012")
+    exchange = world.send()
+    one.hang_up(answered=True)
+    assert exchange.status == 502
+    assert other.sent == []
+    assert len(world.taken) == 2, "the pod did answer; what was wrong is this answer"
+
+
+def test_attempts_are_bounded(world) -> None:
+    revision = world.revision(container_concurrency=10)
+    pods = world.pods(revision, *(f"10.1.0.{n}:8012" for n in range(1, 9)))
+    exchange = world.send()
+    for _ in range(MAX_ATTEMPTS):
+        assert exchange.status == 0
+        holder(pods).refuse()
+    assert exchange.status == 502
+    assert b"connection refused" in exchange.text
+    assert [pod for pod in pods if pod.sent] == []
+    assert at_rest(revision)
+
+
+def test_failed_request_waits_at_the_head_of_the_queue(world) -> None:
+    revision = world.revision(container_concurrency=1)
+    (pod,) = world.pods(revision, "10.1.0.1:8012")
+    first, second = world.send(), world.send()
+    pod.refuse()
+    assert revision.throttler.waiters()[0].exchange is first
+    assert revision.throttler.waiting == 2
+    (pod,) = world.pods(revision, "10.1.0.1:8012")
+    assert pod.sent == [first]
+    pod.answer()
+    assert pod.sent == [second]
+
+
+def test_place_of_the_failed_pod_is_not_given_to_a_later_request(world) -> None:
+    revision = world.revision(container_concurrency=1)
+    revision._backends = type("Deaf", (), {"failed": lambda *a: None, "hurry": lambda *a: None})()  # the pod stays
+    world.backends.add(KEY, revision, early=True)
+    (pod,) = world.pods(revision, "10.1.0.1:8012")
+    first, second = world.send(), world.send()
+    pod.refuse()
+    assert pod.sent == [first]
+    assert revision.throttler.waiters()[0].exchange is second
+
+
+def test_settings_change_while_requests_wait_and_run(world) -> None:
+    revision = world.revision(container_concurrency=1)
+    (pod,) = world.pods(revision, "10.1.0.1:8012")
+    requests = [world.send() for _ in range(4)]
+    revision.change(type(revision.settings)(container_concurrency=3))
+    assert pod.sent == requests[:3], "what waited goes as soon as there is room"
+    revision.change(type(revision.settings)(container_concurrency=1))
+    pod.answer()
+    pod.answer()
+    assert pod.sent == [requests[2]], "what runs is above the new limit: nobody follows yet"
+    pod.answer()
+    pod.answer()
+    assert [exchange.status for exchange in requests] == [200] * 4
+    assert at_rest(revision)
+
+
+def test_deleted_revision_answers_those_who_wait_and_leaves_the_rest_alone(world) -> None:
+    revision = world.revision(container_concurrency=1)
+    (pod,) = world.pods(revision, "10.1.0.1:8012")
+    running, waiting = world.send(), world.send()
+    del world.proxy.revisions[KEY]
+    world.backends.remove(KEY)
+    revision.close()
+    assert (waiting.status, waiting.text) == (
+        404,
+        b'Error getting active endpoint: revision.serving.knative.dev "hello-1" not found\n',
+    )
+    assert running.status == 0
+    pod.answer()
+    assert running.status == 200
+    assert at_rest(revision)
+    assert world.taken == []
+    assert world.wakes.statistics()["under_way"] == 0
+
+
+def test_running_request_of_a_deleted_revision_is_not_sent_again(world) -> None:
+    revision = world.revision()
+    (pod,) = world.pods(revision, "10.1.0.1:8012")
+    running = world.send()
+    world.backends.remove(KEY)
+    revision.close()
+    pod.refuse()
+    assert running.status == 502
+    assert at_rest(revision)
+
+
+# wake-ups ------------------------------------------------------------------------------------------------------------
+
+
+def test_wake_is_timed_from_request_to_first_byte(world) -> None:
+    revision = world.revision()
+    exchange, other = world.send(), world.send()
+    (wake,) = world.wakes.select()
+    assert wake.poked is not None
+    (pod,) = world.pods(revision, "10.1.0.1:8012")
+    pod.answer()
+    assert exchange.status == 200
+    assert wake.requested <= wake.poked <= wake.endpoint <= wake.probed <= wake.first_byte
+    assert (wake.pod, wake.waited) == ("10.1.0.1:8012", 2)
+    assert world.wakes.current(KEY) is None
+    assert set(wake.to_json()) >= {"requestedAt", "pokedAt", "endpointAt", "probedAt", "firstByteAt", "pod", "waited"}
+    pod.answer()
+    assert other.status == 200
+    assert len(list(world.wakes.select())) == 1
+
+
+def test_wake_given_up_makes_room_for_the_next(world) -> None:
+    revision = world.revision()
+    world.send().gone()
+    assert world.wakes.current(KEY) is None
+    exchange = world.send()
+    assert len(list(world.wakes.select())) == 2
+    (pod,) = world.pods(revision, "10.1.0.1:8012")
+    pod.answer()
+    assert exchange.status == 200
+    assert world.wakes.current(KEY) is None
+
+
+def test_late_end_of_an_old_wake_does_not_end_the_next(world) -> None:
+    first = world.wakes.begin(KEY, 1.0)
+    world.wakes.end(first)
+    second = world.wakes.begin(KEY, 2.0)
+    world.wakes.end(first)
+    assert world.wakes.current(KEY) is second
+
+
+def test_losing_all_pods_begins_a_wake_that_ends(world) -> None:
+    revision = world.revision()
+    (pod,) = world.pods(revision, "10.1.0.1:8012")
+    exchange = world.send()
+    pod.refuse()
+    wake = world.wakes.current(KEY)
+    assert wake is not None
+    (pod,) = world.pods(revision, "10.1.0.1:8012")
+    pod.answer()
+    assert exchange.status == 200
+    assert wake.first_byte is not None
+    assert world.wakes.current(KEY) is None
+
+
+def test_waiting_for_a_place_at_a_busy_pod_is_no_wake(world) -> None:
+    revision = world.revision(container_concurrency=1)
+    world.pods(revision, "10.1.0.1:8012")
+    world.send()
+    world.send()
+    assert list(world.wakes.select()) == []
