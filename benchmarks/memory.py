@@ -36,13 +36,13 @@ async def measure(report: Report) -> None:
         seen["no service"] = _read(running, None)
         report.note("read with no service")
         await running.apply(hello())
-        await running.asleep("hello")
+        await running.asleep("hello", drained=True)
         await asyncio.sleep(settled)
         seen["one sleeping"] = _read(running, None)
         report.note("read with one sleeping service")
         await asyncio.to_thread(ask, running.ingress, "/", running.host("hello"))
         await asyncio.sleep(2)  # its pod stays for the stable window of 6 s
-        (pod,) = await running.pods("hello")
+        (pod,) = [one for one in await running.pods("hello") if not meta.is_deleting(one)]
         seen["one awake"] = _read(running, str(meta.at(pod, "status", "podIP")))
         report.note("read with one awake pod")
     _summarise(report, seen)

@@ -166,15 +166,20 @@ class Platform:
         labels = f"{keys.SERVICE}={service}" if service else keys.SERVICE
         return (await self.api.client.list(PODS, "default", labels=labels)).items
 
-    async def asleep(self, service: str = "") -> float:
-        """Wait until no pod is left, not even one that is being stopped; returns the seconds it took."""
+    async def asleep(self, service: str = "", *, drained: bool = False) -> float:
+        """Wait until a service, or all, have no pod; returns the seconds it took.
+
+        Args:
+            drained: wait also for pods that drain; they get no requests and only wait for their time to end.
+        """
 
         async def check() -> bool:
-            return not await self.pods(service)
+            left = await self.pods(service)
+            return not left or (not drained and all(map(meta.is_deleting, left)))
 
         begun = time.monotonic()
         await self._until(check, SLEEP_WITHIN, f"{service or 'all services'} to sleep")
-        await asyncio.sleep(0.5)  # let the controllers write their last status
+        await asyncio.sleep(1.0)  # let the controllers write their last status
         return time.monotonic() - begun
 
     async def _until(self, check: Callable[[], Awaitable[bool]], within: float, what: str) -> None:
