@@ -15,7 +15,7 @@ import orjson
 
 from kncore.api import meta
 from kncore.api.resources import Resource
-from kncore.errors import KnError
+from kncore.errors import ConfigError, KnError
 from kncore.kube.client import Patch
 from kncore.kube.cluster import HttpClient
 from kncore.kube.errors import Forbidden, NotFound, Unauthorized, Unreachable, from_status
@@ -60,22 +60,31 @@ class Found:
 
 
 @contextlib.asynccontextmanager
-async def connect(kubeconfig: str = "") -> AsyncIterator["Api"]:
+async def connect(kubeconfig: str = "", *, warn: bool = True) -> AsyncIterator["Api"]:
     """The API server of a kubeconfig, else of `$KUBECONFIG`, else of the platform that runs here.
 
+    Args:
+        warn: tell the server's warnings; not about objects that a person did not write.
     Raises:
         NotRunning: none was named and no platform runs.
         ConfigError: the kubeconfig is missing or broken.
         KnError: while connected, the server could not be reached or did not let us in; the message says what to do.
     """
     path = kubeconfig or os.environ.get("KUBECONFIG", "") or StateDir(find_state_dir()).running().kubeconfig
-    client = HttpClient.from_kubeconfig(path, on_warning=lambda text: say(f"{emphasis('warning', 'busy')}: {text}"))
+    try:
+        client = HttpClient.from_kubeconfig(path, on_warning=_warning if warn else None)
+    except ConfigError as exc:
+        raise ConfigError(" ".join(str(exc).split())) from exc  # the YAML parser explains itself over several lines
     try:
         yield Api(client)
     except (Unreachable, Unauthorized) as exc:
         raise translate(exc, path, client.connection.server) from exc
     finally:
         await client.aclose()
+
+
+def _warning(text: str) -> None:
+    say(f"{emphasis('warning', 'busy')}: {text}")
 
 
 def translate(exc: Unreachable | Unauthorized, kubeconfig: str, server: str) -> KnError:
@@ -133,12 +142,10 @@ class Api:
         for one in found:
             if one.resource.api_version == obj["apiVersion"] and one.resource.kind == obj["kind"]:
                 return one.resource
-        same_kind = [one.resource.api_version for one in found if one.resource.kind == obj["kind"]]
-        if same_kind:
-            raise KnError(
-                f"the server has no {obj['kind']} in apiVersion {obj['apiVersion']}: "
-                f"did you mean apiVersion: {' or '.join(same_kind)}?"
-            )
+        versions = [one.resource.api_version for one in found if one.resource.kind == obj["kind"]]
+        if versions:
+            closest = difflib.get_close_matches(obj["apiVersion"], versions, n=1, cutoff=0)[0]
+            raise KnError(f"the server has no {obj['kind']} in apiVersion {obj['apiVersion']}: did you mean {closest}?")
         raise UnknownKind(obj["kind"], [one.resource.kind for one in found])
 
     async def table(

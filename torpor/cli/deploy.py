@@ -44,8 +44,8 @@ async def deploy(
     say(f"{directory}: {program.why}; runs `{' '.join(program.command)}`")
     if hint := _packages_hint(directory, program.command):
         say(hint)
-    image = await asyncio.to_thread(_register, state, f"dev.local/{name}", directory, program.command)
-    async with connect(running.kubeconfig) as api:
+    image = await asyncio.to_thread(_register, state, name, directory, program.command)
+    async with connect(running.kubeconfig, warn=False) as api:
         space = namespace or api.client.namespace
         applied, outcome = await api.apply(manifest(name, space, image, variables), space, force=True)
         say(f"Service '{name}' {outcome} in namespace '{space}'")
@@ -133,15 +133,16 @@ def _packages_hint(directory: Path, command: Sequence[str]) -> str:
     )
 
 
-def _register(state: StateDir, repository: str, directory: Path, command: Sequence[str]) -> str:
+def _register(state: StateDir, name: str, directory: Path, command: Sequence[str]) -> str:
     """Keep the directory's present content under an image name made from it; returns the name."""
+    repository = f"dev.local/{name}" if len(name) > 1 else f"dev.local/app-{name}"  # image names have two letters
     env = {"TORPOR_PACKAGES": sysconfig.get_path("purelib")}  # where torpor/serve.py may find a server
     program = Image(match=repository, directory=directory.resolve(), command=tuple(command), env=env)
     try:
         digest = content_digest(program).removeprefix("sha256:")[:12]
     except OSError as exc:
         raise KnError(f"{exc.filename or directory} cannot be read: {exc.strerror or exc}") from exc
-    copy = snapshot(directory, state.images / "programs" / f"{repository.rpartition('/')[2]}-{digest}")
+    copy = snapshot(directory, state.images / "programs" / f"{name}-{digest}")
     image = f"{repository}:{digest}"
     Images(state.images).register(image, copy, command, env=env)
     return image

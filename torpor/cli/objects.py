@@ -1,6 +1,7 @@
 """`torpor apply`, `get`, `patch` and `delete`."""
 
 import asyncio
+import re
 import time
 from collections.abc import Sequence
 from contextlib import aclosing
@@ -12,12 +13,22 @@ from kncore.api import meta
 from kncore.api.resources import Resource
 from kncore.errors import KnError
 from kncore.kube.client import Obj, Patch
-from kncore.kube.errors import ApiError, Conflict, Gone, NotFound, Unauthorized, Unreachable
+from kncore.kube.errors import (
+    ApiError,
+    BadRequest,
+    Conflict,
+    Gone,
+    Invalid,
+    NotFound,
+    Unauthorized,
+    Unreachable,
+    UnsupportedMediaType,
+)
 from torpor.cli.api import Api, connect
 from torpor.cli.manifests import read
 from torpor.cli.output import Output, columns, emphasis, fail, name_of, say, show, widths
 
-__all__ = ["apply", "delete", "get", "patch"]
+__all__ = ["apply", "delete", "get", "patch", "refusal", "split"]
 
 DELETE_TIMEOUT = 60.0  # seconds; a pod's grace period is not waited for longer
 DELETE_POLL = 0.05
@@ -38,8 +49,7 @@ async def apply(files: Sequence[str], namespace: str, *, force: bool, output: Ou
             except (Unreachable, Unauthorized):
                 raise
             except KnError as exc:
-                hint = "; --force-conflicts takes the fields over" if _field_conflict(exc) else ""
-                fail(f"{where}: {name_of(obj)}: {_one_line(exc)}{hint}")
+                fail(f"{where}: {name_of(obj)}: {refusal(exc)}")
                 failed = True
                 continue
             if output is None:
@@ -50,14 +60,22 @@ async def apply(files: Sequence[str], namespace: str, *, force: bool, output: Ou
     return int(failed)
 
 
-def _field_conflict(exc: KnError) -> bool:
-    return isinstance(exc, Conflict) and any(
-        cause.get("reason") == "FieldManagerConflict" for cause in exc.details.get("causes", ())
-    )
+_UNDECLARED = re.compile(r"failed to create typed patch object .*: \.(\S+): field not declared in schema")
+_STRICT = "strict decoding error: "
 
 
-def _one_line(exc: Exception) -> str:
-    return " ".join(str(exc).split())
+def refusal(exc: KnError) -> str:
+    """Why the server refused an object, in one line; of what it says of unknown fields, the fields."""
+    text = str(exc)
+    if found := _UNDECLARED.search(text):
+        return f'unknown field "{found[1]}"'
+    if _STRICT in text:
+        return text.partition(_STRICT)[2]
+    line = "; ".join(filter(None, map(str.strip, text.splitlines())))
+    causes = exc.details.get("causes", ()) if isinstance(exc, Conflict) else ()
+    if any(cause.get("reason") == "FieldManagerConflict" for cause in causes):
+        line += "; --force-conflicts takes the fields over"
+    return line
 
 
 def _list(items: Sequence[Obj]) -> Obj:
@@ -231,7 +249,10 @@ async def patch(kind: str, name: str, namespace: str, text: str, how: str, *, ou
         before = await api.client.get(resource, names[0], namespace or api.client.namespace)
         query = {"fieldManager": "torpor", "fieldValidation": "Strict"}
         path = resource.path(meta.namespace(before), names[0])
-        patched: Obj = await api.client.raw("PATCH", path, query, body, media_type=PATCHES[how].value)
+        try:
+            patched: Obj = await api.client.raw("PATCH", path, query, body, media_type=PATCHES[how].value)
+        except (BadRequest, Invalid, UnsupportedMediaType) as exc:
+            raise KnError(f"{name_of(before)}: {refusal(exc)}") from exc
     if output is None:
         same = meta.resource_version(before) == meta.resource_version(patched)
         print(f"{name_of(patched)} patched{' (no change)' if same else ''}")
