@@ -11,7 +11,8 @@ listening. All write Unix times on one machine, so the parts simply follow one a
     probe     -> activator knows the pod is ready
     forward   -> first byte of the answer
 
-The node's times are on the pod and go with it; of a wake-up whose pod is gone, `start` covers pod, app and probe.
+The node's times are on the pod and go with it. Where they are missing, `start` stands for app and probe, and, of a pod
+that is gone, for its start as well.
 """
 
 from collections.abc import Mapping, Sequence
@@ -69,7 +70,7 @@ def compose(
         ("scale", scaled),
         ("pod", node.get("started")),
         ("app", node.get("appReady")),
-        ("probe" if node else "start", wake.get("probedAt")),
+        ("probe" if "appReady" in node else "start", wake.get("probedAt")),
         ("forward", wake.get("firstByteAt")),
     )
     moments = [(name, float(moment)) for name, moment in seen if moment is not None]

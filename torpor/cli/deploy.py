@@ -11,6 +11,7 @@ from typing import Any
 from kncore.api import meta
 from kncore.api.resources import KSERVICES
 from kncore.errors import KnError
+from kncore.kube.client import Obj
 from torpor.cli.api import Api, connect
 from torpor.cli.output import Output, emphasis, progress, say, show
 from torpor.detect import detect
@@ -51,12 +52,20 @@ async def deploy(
         say(f"Service '{name}' {outcome} in namespace '{space}'")
         with progress(f"waiting for {name} to be Ready"):
             ready = await wait_ready(api, name, space, meta.generation(applied))
-    say(f"{emphasis('Ready', 'good')}: revision {meta.at(ready, 'status', 'latestReadyRevisionName')} is available at")
+    revision = meta.at(ready, "status", "latestReadyRevisionName", default="")
+    say(f"{emphasis('Ready', 'good')}: revision {revision} is available at")
+    if not _receives_traffic(ready, revision):
+        say(f"note: it gets no requests: the Service's traffic names other revisions (torpor get ksvc {name} -o yaml)")
     if output is None:
         print(meta.at(ready, "status", "url", default=""))
     else:
         show(ready, output)
     return 0
+
+
+def _receives_traffic(service: Obj, revision: str) -> bool:
+    traffic = meta.at(service, "status", "traffic", default=[])
+    return any(target.get("revisionName") == revision and target.get("percent") for target in traffic)
 
 
 def service_name(directory: Path) -> str:
@@ -100,7 +109,7 @@ async def wait_ready(api: Api, name: str, namespace: str, generation: int) -> di
             now = (condition["status"], condition.get("reason", ""))
             if condition["type"] != "Ready" and told.get(condition["type"]) != now:
                 told[condition["type"]] = now
-                word = "done" if condition["status"] == "True" else condition.get("message") or condition["status"]
+                word = "done" if condition["status"] == "True" else condition.get("message") or "waiting"
                 say(f"{waited:7.3f}s {condition['type']}: {word}")
         ready = meta.condition(service, "Ready") or {}
         if current and ready.get("status") == "True":

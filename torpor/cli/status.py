@@ -147,13 +147,12 @@ def why(scale: Obj, decisions: Mapping[str, Any] | None) -> str:
     rule = _BOUNDS.get(last["bound"], last["bound"])
     if last["bound"] == "metric" and not last["desired"]:
         rule = "no load"
-    load = f"{seen['stable']:.1f} stable, {seen['panic']:.1f} panic, target {last['target']:.4g} per pod"
-    sentence = f"{last['desired']}: {rule} ({load})"
+    sentence = f"{rule} ({seen['stable']:.1f} stable, {seen['panic']:.1f} panic, target {last['target']:.4g} per pod)"
     if last.get("panicking") and last["bound"] != "panic":
         sentence += ", panicking"
     applied = (decisions or {}).get("want")
     if applied is not None and applied != last["desired"]:
-        sentence += f"; {applied} by min-scale, max-scale or the grace period before zero"
+        sentence += f"; {last['desired']} became {applied} by min-scale, max-scale or the grace period before zero"
     return sentence
 
 
