@@ -153,17 +153,23 @@ class Addresses:
 
 
 class Ports:
-    """Hands out TCP ports that are free on this machine, in turn, so that one is not reused soon."""
+    """Hands out TCP ports that are free on this machine, in turn, so that one is not reused soon.
+
+    Between handing a port out and the app listening on it, nobody can see that it is taken; another instance would
+    hand it out too, and a probe of the one app would be answered by the other. So a port is leased like a network, by
+    the name of an abstract socket (where there are such).
+    """
 
     def __init__(self, low: int = PORT_RANGE[0], high: int = PORT_RANGE[1], *, start: int = 0) -> None:
         self._low = low
         self._count = high - low + 1
         self._next = start % self._count
-        self._used: set[int] = set()
+        self._used: dict[int, int | None] = {}
 
     def reserve(self, port: int) -> None:
         """Mark a port that one of our containers has already."""
-        self._used.add(port)
+        if port not in self._used:
+            self._used[port] = _lease(port)
 
     def take(self) -> int:
         """A port nobody listens on.
@@ -174,17 +180,35 @@ class Ports:
         for _ in range(self._count):
             port = self._low + self._next
             self._next = (self._next + 1) % self._count
-            if port not in self._used and _is_free(port):
-                self._used.add(port)
+            if port in self._used or not _is_free(port):
+                continue
+            lease = _lease(port)
+            if lease is not None or sys.platform != "linux":
+                self._used[port] = lease
                 return port
         raise Exhausted(f"no free port from {self._low} to {self._low + self._count - 1}")
 
     def free(self, port: int) -> None:
         """Give a port back."""
-        self._used.discard(port)
+        lease = self._used.pop(port, None)
+        if lease is not None:
+            os.close(lease)
 
     def __len__(self) -> int:
         return len(self._used)
+
+
+def _lease(port: int) -> int | None:
+    """The descriptor that holds the port's name among all instances on this machine; None if another one has it."""
+    if sys.platform != "linux":
+        return None
+    lease = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        lease.bind(f"\0torpor-port-{port}")
+    except OSError:
+        lease.close()
+        return None
+    return lease.detach()
 
 
 def _is_free(port: int) -> bool:

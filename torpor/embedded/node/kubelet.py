@@ -90,7 +90,7 @@ class Kubelet:
         )
         self._addresses = Addresses(settings.network.pod_ips)
         # Instances start at different places, so that they rarely try each other's ports.
-        self._ports = Ports(start=settings.network.number * 47)
+        self._ports = Ports(start=settings.network.number * 4801)
         self._workers: dict[str, PodWorker] = {}
         self._attached: asyncio.Future[Attached] | None = None
         self._boot = ""

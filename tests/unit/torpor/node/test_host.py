@@ -46,6 +46,16 @@ def test_ports_skip_what_others_listen_on() -> None:
         used.take()
 
 
+def test_two_instances_never_share_a_port_that_nobody_listens_on_yet() -> None:
+    one, two = Ports(), Ports()
+    first = one.take()
+    second = two.take()
+    assert first != second
+    one.free(first)
+    assert Ports(first, first).take() == first
+    two.free(second)
+
+
 def test_two_instances_never_share_a_network() -> None:
     one = claim_network()
     two = claim_network()
