@@ -4,6 +4,7 @@ Read from /proc alone, so that measuring needs no package and costs the measured
 `smaps_rollup`. A process that ends while it is being read counts as empty.
 """
 
+import contextlib
 import os
 import socket
 import struct
@@ -103,14 +104,7 @@ def listener(host: str, port: int, among: Iterable[int]) -> int | None:
         words = line.split()
         if words[1] == wanted and words[3] == "0A":  # TCP_LISTEN
             inodes.add(f"socket:[{words[9]}]")
-    for pid in among:
-        try:
-            links = [os.readlink(entry) for entry in (PROC / str(pid) / "fd").iterdir()]
-        except OSError:
-            continue
-        if inodes.intersection(links):
-            return pid
-    return None
+    return next((pid for pid in among if not inodes.isdisjoint(_open_files(pid))), None)
 
 
 def pin(pids: Iterable[int], processors: set[int]) -> None:
@@ -118,6 +112,16 @@ def pin(pids: Iterable[int], processors: set[int]) -> None:
     for pid in pids:
         for thread in _threads(pid):
             os.sched_setaffinity(int(thread.name), processors)
+
+
+def _open_files(pid: int) -> Iterator[str]:
+    try:
+        entries = list((PROC / str(pid) / "fd").iterdir())
+    except OSError:
+        return
+    for entry in entries:
+        with contextlib.suppress(OSError):  # closed since the directory was read
+            yield os.readlink(entry)
 
 
 def _threads(pid: int) -> list[Path]:
