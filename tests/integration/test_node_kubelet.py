@@ -39,6 +39,9 @@ def run(environ):
         def do_GET(self):
             if self.path == "/env":
                 return self.answer(200, json.dumps(dict(environ)).encode())
+            if self.path == "/wait-for-drain":
+                drained.wait(0.6)
+                return self.answer(200, b"")
             try:
                 with urllib.request.urlopen(f"http://127.0.0.1:{user}/", timeout=1) as answer:
                     self.answer(200, answer.read())
@@ -51,8 +54,13 @@ def run(environ):
             self.wfile.write(body)
         def log_message(self, *args):
             pass
+    admin = http.server.ThreadingHTTPServer((environ["SERVING_POD_IP"], 8022), Handler)
+    threading.Thread(target=admin.serve_forever, daemon=True).start()
     server = http.server.ThreadingHTTPServer((environ["SERVING_POD_IP"], port), Handler)
-    signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
+    def drain():
+        time.sleep(0.6)
+        server.shutdown()
+    signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=drain).start())
     server.serve_forever()
     return 0
 """
@@ -241,6 +249,7 @@ def knative(**more: Any) -> list[Any]:
         "ports": [{"name": "user-port", "containerPort": 8080}],
         "env": [{"name": "PORT", "value": "8080"}],
         "terminationMessagePolicy": "FallbackToLogsOnError",
+        "lifecycle": {"preStop": {"httpGet": {"port": 8022, "path": "/wait-for-drain"}}},
         **more,
     }
     field = {"fieldRef": {"fieldPath": "status.podIP"}}
@@ -532,6 +541,18 @@ async def test_liveness_failure_restarts_the_container(world: World) -> None:
     assert world.container()["restartCount"] == 1
     await world.until(lambda: ("Killing", "Container c failed liveness probe, will be restarted") in world.events)
     assert ("Unhealthy", "Liveness probe failed: HTTP probe failed with statuscode: 500") in world.events
+
+
+async def test_stopping_revision_pod_serves_until_it_is_drained(world: World) -> None:
+    await world.create(*knative())
+    await world.until(world.ready)
+    ip = world.pod()["status"]["podIP"]
+    await world.client.delete(PODS, "p", "default", grace=10)
+    await asyncio.sleep(0.3)
+    assert world.pod()["metadata"]["deletionTimestamp"]
+    assert await fetch(ip, "/") == b"ok"  # the application is held by its preStop hook, the queue-proxy by its drain
+    await world.until(lambda: world.pod() is None, within=5)
+    await world.until(lambda: not world.pids())
 
 
 async def test_killed_queue_proxy_comes_back_and_the_application_stays(world: World) -> None:

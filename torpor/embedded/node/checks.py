@@ -26,9 +26,8 @@ OUTPUT_BYTES = 10 * 1024
 class Target:
     """Where a container is asked."""
 
-    host: str
-    port: Callable[[int | str], int]
-    """The number behind a port of the manifest (a number or a name), as it is here; 0 if there is none."""
+    address: Callable[[int | str], tuple[str, int]]
+    """Where a port of the manifest (a number or a name) is on this machine; port 0 if there is none of that name."""
     container: Callable[[], str]
     """The runtime's id of the container as it runs now."""
     runtime: Runtime
@@ -43,10 +42,12 @@ def check(handler: Obj, target: Target) -> Check:
                 if http := handler.get("httpGet"):
                     return await _http(http, target, deadline)
                 if tcp := handler.get("tcpSocket"):
-                    return _outcome(await probe.tcp(tcp.get("host") or target.host, target.port(tcp["port"]), deadline))
+                    host, port = target.address(tcp["port"])
+                    return _outcome(await probe.tcp(tcp.get("host") or host, port, deadline))
                 if grpc := handler.get("grpc"):
-                    service = grpc.get("service") or ""
-                    return _outcome(await probe.grpc(target.host, target.port(grpc["port"]), service, deadline))
+                    return _outcome(
+                        await probe.grpc(*target.address(grpc["port"]), grpc.get("service") or "", deadline)
+                    )
                 if command := handler.get("exec"):
                     return await run_command(target.runtime, target.container(), command.get("command") or [])
                 if sleep := handler.get("sleep"):
@@ -59,9 +60,10 @@ def check(handler: Obj, target: Target) -> Check:
 
 
 async def _http(spec: Obj, target: Target, deadline: float) -> Outcome:
+    host, port = target.address(spec["port"])
     reason = await probe.http(
-        spec.get("host") or target.host,
-        target.port(spec["port"]),
+        spec.get("host") or host,
+        port,
         spec.get("path") or "/",
         deadline,
         headers=[(one["name"], one.get("value") or "") for one in spec.get("httpHeaders") or ()],

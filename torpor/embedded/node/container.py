@@ -314,6 +314,7 @@ class ContainerWorker:
                 volumes.link(Path(variables["TORPOR_MOUNT_ROOT"]), mounts)
         except (volumes.UnsupportedVolume, OSError) as exc:
             raise _Wait("ContainerCreating", str(exc)) from exc
+        variables["TORPOR_CONTAINER_NAME"] = self.name
         variables["TORPOR_TERMINATION_LOG"] = str(own / "termination-log")
         argv = image.argv(self._expanded("command", variables), self._expanded("args", variables)) if image else ()
         self._log = str(state.directory / "logs" / self.name / f"{self._runs}.log")
@@ -479,13 +480,7 @@ class ContainerWorker:
         await probes.watch(spec, checks.check(spec.handler, self._target()), tell, started_at=began, failed=failed)
 
     def _target(self) -> checks.Target:
-        serving = self._is_serving()
-        return checks.Target(
-            host="127.0.0.1" if serving else self._state.ip,
-            port=self._port,
-            container=lambda: self._id,
-            runtime=self._node.runtime,
-        )
+        return checks.Target(address=self._address, container=lambda: self._id, runtime=self._node.runtime)
 
     # Ports
 
@@ -499,12 +494,18 @@ class ContainerWorker:
         ports = self.spec.get("ports") or ()
         return next((int(port["containerPort"]) for port in ports if port.get("name") == USER_PORT_NAME), 0)
 
-    def _port(self, wanted: int | str) -> int:
+    def _address(self, wanted: int | str) -> tuple[str, int]:
+        """Where a port of the manifest is: the pod's address, except for the one port that was given another number.
+
+        That one is asked for on 127.0.0.1, where the application may be listening alone.
+        """
         number = _number(wanted)
         if not number:
             ports = self.spec.get("ports") or ()
             number = next((int(port["containerPort"]) for port in ports if port.get("name") == wanted), 0)
-        return self._state.port if self._is_serving() and number == self._declared_port() else number
+        if self._is_serving() and number == self._declared_port():
+            return "127.0.0.1", self._state.port
+        return self._state.ip, number
 
     def _with_port(self, variables: dict[str, str]) -> dict[str, str]:
         """The environment with the port that was found for this pod, where the manifest's would collide."""
