@@ -12,6 +12,7 @@ from typing import Any
 from benchmarks import bare
 from benchmarks.client import Answer, ask
 from benchmarks.platform import NotMeasured, Platform, hello, platform
+from benchmarks.procfs import cpu_seconds
 from benchmarks.report import Report
 from benchmarks.samples import Summary, table
 from kncore.api import meta
@@ -39,16 +40,21 @@ async def measure(report: Report) -> None:
     own: list[float] = []
     controls: list[float] = []
     wakes: list[dict[str, Any]] = []
+    cpu: dict[str, list[float]] = {}
     with bare.control() as alone:
         async with platform() as running:
             await running.apply(hello())
             report.note("hello is Ready; waiting for it to sleep")
+            components = running.components()
             for number in range(count):
                 await running.asleep("hello")
                 own.append(bare.start_once())
                 controls.append(ask(alone, "/", "localhost").took)
                 time.sleep(0.2)  # blocking on purpose: nothing of ours may run meanwhile
+                before = {name: cpu_seconds([pid]) for name, pid in components.items()}
                 answer = ask(running.ingress, "/", running.host("hello"))
+                for name, pid in components.items():
+                    cpu.setdefault(name, []).append(cpu_seconds([pid]) - before[name])
                 if answer.status != 200:
                     raise NotMeasured(f"a sleeping service answered {answer.status}: {answer.body!r}")
                 totals.append(answer.took)
@@ -59,7 +65,7 @@ async def measure(report: Report) -> None:
                     f"wake {number + 1} of {count}: {answer.took * 1000:.1f} ms"
                     f" (app alone {own[-1] * 1000:.1f})  {parts}"
                 )
-    _summarise(report, totals, own, controls, wakes)
+    _summarise(report, totals, own, controls, wakes, cpu)
 
 
 async def _record(running: Platform, answer: Answer) -> tuple[ColdStart, dict[str, Any]]:
@@ -90,7 +96,12 @@ async def _record(running: Platform, answer: Answer) -> tuple[ColdStart, dict[st
 
 
 def _summarise(
-    report: Report, totals: list[float], own: list[float], controls: list[float], wakes: list[dict[str, Any]]
+    report: Report,
+    totals: list[float],
+    own: list[float],
+    controls: list[float],
+    wakes: list[dict[str, Any]],
+    cpu: dict[str, list[float]],
 ) -> None:
     alone = Summary.of(own).p50
     overheads = [total - alone for total in totals]
@@ -102,10 +113,11 @@ def _summarise(
         "overhead (wake - median own start)": overheads,
         "same, by the parts (wake - app part)": inside,
         **{f"  {NAMES[name]}": taken for name, taken in parts.items()},
+        **{f"CPU of {name} until the answer": taken for name, taken in cpu.items() if name != "supervisor"},
         "control: request to the app alone": controls,
     }
     report.samples.update(
-        {"total_s": totals, "own_s": own, "control_s": controls, "overhead_s": overheads, "wakes": wakes}
+        {"total_s": totals, "own_s": own, "control_s": controls, "overhead_s": overheads, "cpu_s": cpu, "wakes": wakes}
     )
     summaries = {name: Summary.of(taken) for name, taken in rows.items() if taken}
     report.summary.update({name.strip(): one.to_json(1000) for name, one in summaries.items()})

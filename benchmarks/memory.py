@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from benchmarks.client import ask
 from benchmarks.platform import Platform, hello, platform
-from benchmarks.procfs import Memory, command, descendants, listener, memory
+from benchmarks.procfs import Memory, descendants, listener, memory
 from benchmarks.report import Report
 from benchmarks.samples import table
 from kncore.api import meta
@@ -19,12 +19,6 @@ __all__ = ["measure"]
 
 SETTLED = 5.0  # seconds after the last change before memory is read
 NOTHING = Memory(rss=0, pss=0, uss=0)
-CHILDREN = {
-    "torpor.cli.main": "supervisor",
-    "torpor.embedded.control": "control",
-    "-m activator": "activator",
-    "torpor.embedded.node.runtime": "runtime",
-}
 
 
 async def measure(report: Report) -> None:
@@ -50,17 +44,9 @@ async def measure(report: Report) -> None:
 
 def _read(running: Platform, pod_ip: str | None) -> dict[str, Memory]:
     """Memory by the name of each platform process."""
-    root = running.started.process.pid
-    family = [root, *descendants(root)]
-    found: dict[str, Memory] = {}
-    for pid in family:
-        line = command(pid)
-        for words, name in CHILDREN.items():
-            if words in line and name not in found:  # a forked queue-proxy has the runtime's command line
-                found[name] = memory(pid)
-                break
+    found = {name: memory(pid) for name, pid in running.components().items()}
     if pod_ip is not None:
-        proxy = listener(pod_ip, 8012, family)
+        proxy = listener(pod_ip, 8012, descendants(running.started.process.pid))
         if proxy is None:
             raise RuntimeError(f"no process listens on {pod_ip}:8012")
         found["queue-proxy"] = memory(proxy)

@@ -17,6 +17,7 @@ from typing import Any, Self
 import aiohttp
 import yaml
 
+from benchmarks.procfs import command, descendants
 from kncore.api import keys, meta
 from kncore.api.resources import CONFIG_MAPS, KSERVICES, PODS
 from kncore.kube.client import Obj
@@ -35,6 +36,13 @@ HELLO_IMAGE = "ghcr.io/myorg/hello-app:latest"
 PORT = 18480  # the next free one is taken if somebody has it
 WINDOWS = {"stable-window": "6s", "scale-to-zero-grace-period": "1s"}
 """As short as the API allows; they decide how soon a service sleeps, not how fast it wakes."""
+COMPONENTS = {
+    "torpor.cli.main": "supervisor",
+    "torpor.embedded.control": "control",
+    "-m activator": "activator",
+    "torpor.embedded.node.runtime": "runtime",
+}
+"""What the command line of each process holds, and what we call it."""
 READY_WITHIN = 60.0
 SLEEP_WITHIN = 120.0
 
@@ -144,6 +152,17 @@ class Platform:
         """Address of the public listener."""
         host, _, port = self.started.running.ingress.rpartition(":")
         return host, int(port)
+
+    def components(self) -> dict[str, int]:
+        """Process ids of the platform's own processes, by name."""
+        root = self.started.process.pid
+        found: dict[str, int] = {}
+        for pid in (root, *descendants(root)):
+            line = command(pid)
+            for words, name in COMPONENTS.items():
+                if words in line:
+                    found.setdefault(name, pid)  # a forked queue-proxy has the runtime's command line
+        return found
 
     def host(self, service: str) -> str:
         """The name a service answers to."""
