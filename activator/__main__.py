@@ -1,6 +1,7 @@
 """`python -m activator`: the ingress and activator process."""
 
 import asyncio
+import socket
 import sys
 
 from activator.app import Proxy
@@ -43,8 +44,13 @@ class Front:
     async def run(self) -> None:
         """Serve until cancelled."""
         await self._informers.wait_synced()
-        for server, (host, port) in zip(self._servers, (self._config.public, self._config.internal), strict=True):
-            await server.listen(host, port)
+        config = self._config
+        listeners = ((config.public, config.public_fd), (config.internal, config.internal_fd))
+        for server, ((host, port), inherited) in zip(self._servers, listeners, strict=True):
+            if inherited is None:
+                await server.listen(host, port)
+            else:
+                await server.listen(sock=socket.socket(fileno=inherited))
         await asyncio.get_running_loop().create_future()
 
     async def drain(self) -> None:

@@ -19,6 +19,9 @@ class Config:
     """Listener for the world."""
     internal: tuple[str, int]
     """Listener for pods and the control plane."""
+    public_fd: int | None = None
+    """Descriptor of a socket that listens on `public` already, kept open by whoever restarts us; None to make one."""
+    internal_fd: int | None = None
     pod_name: str
     pod_ip: str
     autoscaler_url: str
@@ -48,6 +51,8 @@ class Config:
         parser = argparse.ArgumentParser(prog="python -m activator", description="Ingress and activator.")
         parser.add_argument("--public", default="0.0.0.0:8080", metavar="HOST:PORT", help="listener for the world")
         parser.add_argument("--internal", default="0.0.0.0:8012", metavar="HOST:PORT", help="listener for pods")
+        parser.add_argument("--public-fd", type=int, help="inherited descriptor of the public listening socket")
+        parser.add_argument("--internal-fd", type=int, help="inherited descriptor of the internal listening socket")
         parser.add_argument("--classes", default="", help="ingress classes to serve, comma-separated; all: every one")
         parser.add_argument(
             "--any-domain",
@@ -68,6 +73,8 @@ class Config:
         return cls(
             public=_address(given.public, "--public"),
             internal=_address(given.internal, "--internal"),
+            public_fd=given.public_fd,
+            internal_fd=given.internal_fd,
             pod_name=environ["POD_NAME"],
             pod_ip=environ["POD_IP"],
             autoscaler_url=environ.get("AUTOSCALER_URL", default_url),

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -50,6 +51,8 @@ class Child:
         on_line: called with each line of its stdout, without the newline.
         on_exit: called when it ended without being asked to.
         death_signal: what the kernel sends it when we die, however we die.
+        sockets: listening sockets it inherits under the same numbers. They are ours: while the child restarts, its
+            clients' connections wait in the kernel's queue instead of being refused.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class Child:
         on_line: Callable[[str], None] = lambda line: None,
         on_exit: Callable[[Exit], None] = lambda exit_: None,
         death_signal: signal.Signals = signal.SIGKILL,
+        sockets: Sequence[socket.socket] = (),
     ) -> None:
         self.name = name
         self._command = list(command)
@@ -70,6 +74,7 @@ class Child:
         self._on_line = on_line
         self._on_exit = on_exit
         self._death_signal = death_signal
+        self._descriptors = [one.fileno() for one in sockets]
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = asyncio.Event()
         self.restarts = 0
@@ -139,6 +144,7 @@ class Child:
                 stderr=errors,
                 start_new_session=True,
                 preexec_fn=tie,
+                pass_fds=self._descriptors,
                 limit=1 << 20,
             )
         assert self._process.stdout is not None

@@ -40,6 +40,9 @@ ACTIVATOR_GRACE = 10.0  # seconds for requests in flight at Ctrl-C
 CONTROL_GRACE = 5.0
 RUNTIME_GRACE = 10.0
 PORTS_TRIED = 50
+API_PORT = 6443
+INTERNAL_PORT = 8012
+BACKLOG = 1024
 HEALTH_CHECK = b"GET / HTTP/1.1\r\nHost: activator\r\nUser-Agent: kube-probe/torpor\r\nConnection: close\r\n\r\n"
 
 
@@ -62,21 +65,25 @@ class Options:
     environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
 
 
-def free_port(wanted: int, host: str = "127.0.0.1") -> int:
-    """`wanted`, or the next port above it that nobody listens on.
+def listen(wanted: int, host: str = "127.0.0.1", *, only: bool = False) -> socket.socket:
+    """A socket listening on `wanted`, or on the next port above it that nobody has (not if `only` that one will do).
 
     Raises:
-        StartFailed: none of the next ones is free either.
+        StartFailed: none of the next ones can be had either.
     """
-    for port in range(wanted, min(wanted + PORTS_TRIED, 65536)):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-            except OSError:
-                continue
-            return port
-    raise StartFailed(f"no free port on {host} from {wanted} to {wanted + PORTS_TRIED - 1}: give one with --port")
+    last = wanted if only else min(wanted + PORTS_TRIED - 1, 65535)
+    for port in range(wanted, last + 1):
+        made = socket.socket()
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            made.bind((host, port))
+            made.listen(BACKLOG)
+        except OSError:
+            made.close()
+            continue
+        return made
+    which = f"port {wanted}" if only else f"none of the ports {wanted} to {last}"
+    raise StartFailed(f"{which} can be had on {host}; give another with --port")
 
 
 async def up(options: Options, say: Callable[[str], None], out: Callable[[str], None]) -> int:
@@ -119,8 +126,11 @@ class Supervisor:
         self._say = say
         self._out = out
         self._started = started
-        self._port = free_port(options.port)
-        self._api_port = free_port(6443)
+        # Our own, so that they outlive their servers: while control or the activator restarts, connections wait.
+        self._public = listen(options.port)
+        self._internal = listen(INTERNAL_PORT, network.activator, only=True)
+        self._api = listen(API_PORT)
+        self._port = self._public.getsockname()[1]
         self._api_up = asyncio.Event()
         self._control_ready = asyncio.Event()
         self._stop = asyncio.Event()
@@ -150,13 +160,14 @@ class Supervisor:
             "control",
             python_module(
                 "torpor.embedded.control",
-                *("--api-port", str(self._api_port)),
+                *("--api-fd", str(self._api.fileno())),
                 *("--ingress-port", str(self._port)),
                 *("--domain", options.domain),
                 *(argument for path in options.images for argument in ("--images", str(path))),
             ),
             environment,
             log_path=state.log("control"),
+            sockets=[self._api],
             on_line=self._control_line,
             on_exit=lambda exit_: self._died("control", exit_),
         )
@@ -165,7 +176,9 @@ class Supervisor:
             python_module(
                 "activator",
                 *("--public", f"127.0.0.1:{self._port}"),
-                *("--internal", f"{network.activator}:8012"),
+                *("--public-fd", str(self._public.fileno())),
+                *("--internal", f"{network.activator}:{INTERNAL_PORT}"),
+                *("--internal-fd", str(self._internal.fileno())),
                 *("--classes", "all"),
                 "--any-domain",
                 *("--drain", "0"),  # no load balancer in front that would have to notice
@@ -178,6 +191,7 @@ class Supervisor:
                 "AUTOSCALER_URL": f"ws://{network.autoscaler}:8080",
             },
             log_path=state.log("activator"),
+            sockets=[self._public, self._internal],
             on_exit=lambda exit_: self._died("activator", exit_),
         )
         self._children = (runtime, control, activator)
@@ -197,6 +211,8 @@ class Supervisor:
                     await self._serve()
             finally:
                 await self._shut_down()
+                for sock in (self._public, self._internal, self._api):
+                    sock.close()
         return 0
 
     async def _until_ready(self, start_activator: Callable[[], object]) -> bool:
@@ -220,10 +236,10 @@ class Supervisor:
         ready = time.monotonic() - self._started
         running = Running(
             pid=os.getpid(),
-            api_url=f"https://127.0.0.1:{self._api_port}",
+            api_url=f"https://127.0.0.1:{self._api.getsockname()[1]}",
             kubeconfig=str(self._state.kubeconfig),
             ingress=f"127.0.0.1:{self._port}",
-            internal=f"{self._network.activator}:8012",
+            internal=f"{self._network.activator}:{INTERNAL_PORT}",
             autoscaler=f"{self._network.autoscaler}:8080",
             domain=self._options.domain,
             ready_seconds=round(ready, 3),
@@ -272,7 +288,7 @@ class Supervisor:
         """Ask as a kubelet would."""
         try:
             async with asyncio.timeout(1):
-                reader, writer = await asyncio.open_connection(self._network.activator, 8012)
+                reader, writer = await asyncio.open_connection(self._network.activator, INTERNAL_PORT)
                 try:
                     writer.write(HEALTH_CHECK)
                     return b" 200 " in await reader.readline()

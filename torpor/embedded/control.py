@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import ipaddress
 import os
+import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -60,7 +61,8 @@ class Settings:
     """What `torpor up` decided for this run."""
 
     state: StateDir
-    api_port: int
+    api: socket.socket
+    """Listens already; `torpor up` keeps it open while this process restarts."""
     ingress_port: int
     domain: str
     images: Sequence[Path]
@@ -69,14 +71,14 @@ class Settings:
     def read(cls, arguments: Sequence[str]) -> "Settings":
         """Parse the command line."""
         parser = argparse.ArgumentParser(prog="python -m torpor.embedded.control")
-        parser.add_argument("--api-port", type=int, required=True)
+        parser.add_argument("--api-fd", type=int, required=True, help="descriptor of the listening socket")
         parser.add_argument("--ingress-port", type=int, required=True)
         parser.add_argument("--domain", default="localhost")
         parser.add_argument("--images", type=Path, action="append", default=[])
         given = parser.parse_args(arguments)
         return cls(
             state=StateDir.create(Path(os.environ["TORPOR_STATE_DIR"])),
-            api_port=given.api_port,
+            api=socket.socket(fileno=given.api_fd),
             ingress_port=given.ingress_port,
             domain=given.domain,
             images=given.images,
@@ -137,7 +139,8 @@ async def main(settings: Settings) -> None:
     pods = Pods()
     server = ApiServer(
         state.path / "apiserver",
-        listen=("127.0.0.1", settings.api_port),
+        listen=settings.api.getsockname(),
+        sock=settings.api,
         pods=pods,
         cluster_ips=AddressPool(str(network.cluster_ips)),
     )

@@ -5,6 +5,7 @@ Connections are counted and one too many is answered `503` and closed; one that 
 """
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -23,6 +24,7 @@ IDLE = 75.0
 """Seconds a kept-alive connection may wait for its next request."""
 CONNECTIONS = 2048
 SWEEP = 15.0
+BACKLOG = 512
 GRACE = 0.5
 """Seconds that requests under way have when the server stops; writes take a millisecond, followed logs never end."""
 
@@ -68,8 +70,8 @@ class Listener:
         """Open connections."""
         return len(self._server.connections) if self._server is not None else 0
 
-    async def start(self, host: str, port: int) -> None:
-        """Listen.
+    async def start(self, host: str, port: int, sock: socket.socket | None = None) -> None:
+        """Listen on an address, or on a socket that listens already.
 
         Raises:
             OSError: the address is taken or not ours.
@@ -92,7 +94,11 @@ class Listener:
         )
         self._runner = web.ServerRunner(self._server, shutdown_timeout=GRACE)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, host, port, ssl_context=self._context, backlog=512)
+        site: web.BaseSite
+        if sock is not None:
+            site = web.SockSite(self._runner, sock, ssl_context=self._context, backlog=BACKLOG)
+        else:
+            site = web.TCPSite(self._runner, host, port, ssl_context=self._context, backlog=BACKLOG)
         await site.start()
         self.port = self._runner.addresses[0][1]
         self._sweep = loop.call_later(SWEEP, self._drop_silent)

@@ -6,6 +6,7 @@ objects that nobody collects would be a slower and more obscure end.
 
 import asyncio
 import logging
+import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,7 @@ class ApiServer:
         hosts: further names the server may be called by.
         knative: install Knative's CustomResourceDefinitions.
         max_pages: bound on the size of the state in pages of 4 KiB; None: none.
+        sock: a socket that listens on `listen` already, from whoever keeps it open while this process restarts.
     """
 
     def __init__(
@@ -72,11 +74,13 @@ class ApiServer:
         limits: Limits | None = None,
         knative: bool = True,
         max_pages: int | None = None,
+        sock: socket.socket | None = None,
     ) -> None:
         directory = Path(state_dir)
         self.pods = pods
         self._credentials_dir = Path(credentials_dir) if credentials_dir else directory / "credentials"
         self._listen = listen
+        self._sock = sock
         self._tls = tls
         self._clock = clock or SystemClock()
         self._hosts = tuple(dict.fromkeys(("127.0.0.1", "localhost", "::1", listen[0], *hosts)))
@@ -126,7 +130,7 @@ class ApiServer:
         if self._tls:
             context = await loop.run_in_executor(None, credentials.server_context, self._credentials_dir)
         self._listener = Listener(self._app.handle, context, body_bytes=self._limits.body_bytes)
-        await self._listener.start(*self._listen)
+        await self._listener.start(*self._listen, self._sock)
         self._app.address = self.url.partition("://")[2]
 
     async def stop(self) -> None:
