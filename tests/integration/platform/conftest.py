@@ -113,8 +113,15 @@ class Platform:
         raise AssertionError(f"no {module} process under {self.process.pid}")
 
     def processes(self) -> set[int]:
-        """Every live process that belongs to this platform, by the marker in its environment."""
-        return processes_with(f"TORPOR_STATE_DIR={self.state}")
+        """Every live process that belongs to this platform: its environment names the state directory."""
+        return {pid for pid in every_process() if str(self.state).encode() in environment_of(pid)}
+
+    def containers(self) -> dict[str, int]:
+        """Processes of the platform's pods, by what they are: `queue-proxy`, `app`."""
+        found = {}
+        for pid in children(self.pid_of("torpor.embedded.node.runtime")):
+            found["queue-proxy" if name_of(pid) == "queue-proxy" else "app"] = pid
+        return found
 
     async def eventually(self, check: Callable[[], Any], within: float, what: str) -> Any:
         """Wait until `check()` (sync or async) returns something true; fails after `within` seconds with the last
@@ -169,16 +176,22 @@ def command_line(pid: int) -> str:
         return ""
 
 
-def processes_with(marker: str) -> set[int]:
-    found = set()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                if marker.encode() in (entry / "environ").read_bytes().split(b"\0"):
-                    found.add(int(entry.name))
-            except OSError:
-                continue
-    return found
+def every_process() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def environment_of(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return b""
+
+
+def name_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
 
 
 def start(state: Path, *arguments: str) -> Platform:

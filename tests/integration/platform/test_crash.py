@@ -19,20 +19,6 @@ async def answers(http: aiohttp.ClientSession, url: str, headers: dict[str, str]
         return False
 
 
-def pod_processes(platform) -> dict[str, int]:
-    """pid by container name of the app's one pod, from the marker in the environment."""
-    found = {}
-    for pid in platform.processes():
-        try:
-            with open(f"/proc/{pid}/environ", "rb") as file:
-                environment = dict(entry.partition(b"=")[::2] for entry in file.read().split(b"\0") if entry)
-        except OSError:
-            continue
-        if container := environment.get(b"TORPOR_CONTAINER_NAME"):
-            found[container.decode()] = pid
-    return found
-
-
 @pytest.mark.timeout(180)
 async def test_each_component_may_be_killed_under_load(own_platform, http) -> None:
     platform = own_platform()
@@ -52,8 +38,8 @@ async def test_each_component_may_be_killed_under_load(own_platform, http) -> No
     victims = {
         "control": lambda: platform.pid_of("torpor.embedded.control"),
         "activator": lambda: platform.pid_of("activator"),
-        "queue-proxy": lambda: pod_processes(platform)["queue-proxy"],
-        "app": lambda: pod_processes(platform)["user-container"],
+        "queue-proxy": lambda: platform.containers()["queue-proxy"],
+        "app": lambda: platform.containers()["app"],
         "runtime": lambda: platform.pid_of("torpor.embedded.node.runtime"),
     }
     for victim, pid in victims.items():
