@@ -176,6 +176,12 @@ class World:
         watched.tell()
         return [self.upstreams[address] for address in addresses]
 
+    def elsewhere(self, *, exists: bool = True) -> FakeUpstream:
+        """Let pods reach other hosts; all of them are this one."""
+        made = FakeUpstream("outside")
+        self.proxy._elsewhere = lambda authority: made if exists else None
+        return made
+
     def inside(self, raw: bytes, peer: str = "192.0.2.7") -> MemoryExchange:
         """A request on the internal listener."""
         exchange = MemoryExchange(raw, peer)

@@ -1,0 +1,54 @@
+"""Command line and environment of an activator."""
+
+import pytest
+
+from activator.config import Config
+from kncore.errors import ConfigError
+
+ENV = {"POD_NAME": "activator-1", "POD_IP": "10.0.0.1", "SYSTEM_NAMESPACE": "knative-serving"}
+
+
+def test_defaults_are_a_clusters() -> None:
+    made = Config.read([], ENV)
+    assert (made.public, made.internal) == (("0.0.0.0", 8080), ("0.0.0.0", 8012))
+    assert made.autoscaler_url == "ws://autoscaler.knative-serving.svc.cluster.local:8080"
+    assert made.classes == {"torpor.ingress.networking.knative.dev"}
+    assert (made.idle_connections, made.idle_connections_per_pod) == (1000, 100)
+    assert not made.any_domain
+
+
+def test_everything_given() -> None:
+    made = Config.read(
+        ["--public", "[::1]:80", "--internal", "127.0.0.1:0", "--classes", "a, b", "--any-domain", "--drain", "0"],
+        {
+            **ENV,
+            "AUTOSCALER_URL": "ws://127.0.0.1:1",
+            "CLUSTER_DOMAIN": "example.org",
+            "MAX_IDLE_PROXY_CONNS": "5",
+            "MAX_IDLE_PROXY_CONNS_PER_HOST": "2",
+        },
+    )
+    assert (made.public, made.internal) == (("::1", 80), ("127.0.0.1", 0))
+    assert (made.classes, made.any_domain, made.drain_seconds) == ({"a", "b"}, True, 0.0)
+    assert (made.autoscaler_url, made.cluster_domain) == ("ws://127.0.0.1:1", "example.org")
+    assert (made.idle_connections, made.idle_connections_per_pod) == (5, 2)
+
+
+def test_all_classes() -> None:
+    assert Config.read(["--classes", "all"], ENV).classes is None
+
+
+@pytest.mark.parametrize("address", ["8080", "host", "host:", ":x", "host:70000", "host:-1"])
+def test_addresses_must_be_complete(address: str) -> None:
+    with pytest.raises(ConfigError, match="expected HOST:PORT"):
+        Config.read([f"--public={address}"], ENV)
+
+
+def test_missing_variables_are_all_named() -> None:
+    with pytest.raises(ConfigError, match="POD_IP, SYSTEM_NAMESPACE"):
+        Config.read([], {"POD_NAME": "x"})
+
+
+def test_numbers_must_be_numbers() -> None:
+    with pytest.raises(ConfigError, match="MAX_IDLE_PROXY_CONNS=many"):
+        Config.read([], {**ENV, "MAX_IDLE_PROXY_CONNS": "many"})
