@@ -23,6 +23,10 @@ FIRST_REQUEST = 60.0
 IDLE = 75.0
 """Seconds a kept-alive connection may wait for its next request."""
 CONNECTIONS = 2048
+LINE_BYTES = 16 << 10
+"""Request line; long selectors and many `command` parameters of exec fit."""
+HEADER_BYTES = 64 << 10
+"""One header; aiohttp bounds their number to 128."""
 SWEEP = 15.0
 BACKLOG = 512
 GRACE = 0.5
@@ -91,6 +95,8 @@ class Listener:
             keepalive_timeout=IDLE,
             access_log=None,
             lingering_time=2.0,
+            max_line_size=LINE_BYTES,
+            max_field_size=HEADER_BYTES,
         )
         self._runner = web.ServerRunner(self._server, shutdown_timeout=GRACE)
         await self._runner.setup()

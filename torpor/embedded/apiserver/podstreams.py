@@ -44,6 +44,9 @@ class PodStreams:
             options = log_options(query, self._resources.clock.wall())
             chunks = self._access.log(target.namespace or "", target.name, container, options)
             return await send_chunks(request, chunks)
+        if target.subresource == "portforward":
+            address = (pod.get("status") or {}).get("podIP") or "127.0.0.1"
+            raise bad_request(f"port-forward is not needed here: the ports of this pod are open on {address} already")
         if target.subresource != "exec":
             raise generic_not_found()
         if request.headers.get("Upgrade", "").lower() != "websocket":
