@@ -74,7 +74,7 @@ def service_name(directory: Path) -> str:
     Raises:
         KnError: no letter is left.
     """
-    name = re.sub(r"[^a-z0-9-]+", "-", directory.resolve().name.lower()).strip("-0123456789")[:50].rstrip("-")
+    name = re.sub(r"[^a-z0-9-]+", "-", directory.resolve().name.lower()).lstrip("-0123456789")[:50].rstrip("-")
     if not name:
         raise KnError(f"{directory}: no service name can be made from this; give one with --name")
     return name

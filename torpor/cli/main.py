@@ -387,7 +387,7 @@ def version(output: Format = None) -> None:
 def main() -> None:
     """Entry point; errors become one line and exit code 1."""
     try:
-        app()
+        app(prog_name="torpor")  # also when run as a module
     except KnError as exc:
         fail(str(exc))
     except OSError as exc:
