@@ -38,7 +38,8 @@ async def test_unknown_image(platform) -> None:
 
     def failed() -> str:
         conditions = platform.get("ksvc", "lost").get("status", {}).get("conditions", [])
-        return next((c["message"] for c in conditions if c["type"] == "Ready" and c["status"] == "False"), "")
+        failures = {c["type"]: c["message"] for c in conditions if c["status"] == "False"}
+        return failures.get("ConfigurationsReady", "") if "Ready" in failures else ""
 
     message = await platform.eventually(failed, 15, "a failed Service")
     assert message.startswith(
@@ -64,7 +65,10 @@ def test_unknown_field(platform) -> None:
     manifest = platform.manifest(name="typo", image="test.local/slow:1")
     manifest["spec"]["template"]["spec"]["containers"][0]["imagee"] = "x"
     said = refused(platform, "apply", "-f", "-", stdin=json.dumps(manifest))
-    assert 'strict decoding error: unknown field "spec.template.spec.containers[0].imagee"' in said
+    assert (
+        'standard input: service.serving.knative.dev/typo: unknown field "spec.template.spec.containers[0].imagee"'
+        in said
+    )
 
 
 def test_wrong_annotation(platform) -> None:

@@ -38,6 +38,8 @@ def kubectl(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, pla
     if request.param is None:
         pytest.skip("kubectl is not installed")
     monkeypatch.setenv("KUBECTL", request.param)
+    # 1.29 and 1.30 speak WebSocket only when asked; newer ones by themselves
+    monkeypatch.setitem(platform.environment, "KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "true")
     return platform.kubectl
 
 
