@@ -199,6 +199,8 @@ class App:
         version = discovery_version(request.headers.get("Accept", "")) if parts in (("api",), ("apis",)) else ""
         make: Callable[[], Obj] | None = None
         match parts:
+            case ("",):
+                make = self._root
             case ("api",) | ("apis",) if version:
                 core = parts == ("api",)
                 make = lambda: discovery.aggregated(self._kinds(), version, core=core)  # noqa: E731
@@ -225,6 +227,11 @@ class App:
         if version:
             media_type = f"application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList"
         return await self._cached((*parts, version), make, request, media_type)
+
+    def _root(self) -> Obj:
+        groups = {f"/apis/{kind.group}/{kind.version}" for kind in self._kinds() if kind.group}
+        others = ("/api", "/api/v1", "/apis", "/healthz", "/livez", "/openapi/v3", "/readyz", "/version")
+        return {"paths": sorted(groups.union(others))}
 
     async def _cached(
         self, key: tuple[str, ...], make: Callable[[], Obj], request: web.BaseRequest, media_type: str

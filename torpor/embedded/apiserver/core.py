@@ -10,6 +10,7 @@ A core serves its verbs from `open` on; its keepers work while `run` runs.
 import asyncio
 import logging
 from pathlib import Path
+from typing import Any
 
 from kncore.api import crds
 from kncore.clock import Clock
@@ -30,6 +31,8 @@ from torpor.embedded.apiserver.store import Change, Collection, Key, Store
 __all__ = ["NAMESPACES", "Core"]
 
 log = logging.getLogger(__name__)
+
+Obj = dict[str, Any]
 
 NAMESPACES = ("default", "kube-system", "kube-public", "knative-serving", "knative-eventing")
 """Namespaces that exist from the first start."""
@@ -96,7 +99,9 @@ class Core:
             keeper.load()
             self.store.subscribe(keeper.observe)
         self.store.subscribe(self._observe)
-        await self._seed()
+        # files of the package: read in a thread once, so that no request reads them on the loop
+        definitions = await asyncio.get_running_loop().run_in_executor(None, self._read_schemas)
+        await self._seed(definitions)
 
     async def run(self) -> None:
         """Let the keepers work, for ever; ends only with the exception of one that has died."""
@@ -108,7 +113,13 @@ class Core:
         """Finish the writes under way and release the state; may be called more than once."""
         await self.store.close()
 
-    async def _seed(self) -> None:
+    def _read_schemas(self) -> list[Obj]:
+        """Link the schemas of the built-in kinds; Knative's definitions."""
+        for kind in self.registry.kinds(reviews=True):
+            _ = kind.schema
+        return crds.load() if self._knative else []
+
+    async def _seed(self, definitions: list[Obj]) -> None:
         """Namespaces of the first start, and Knative's definitions of this version, all in one commit."""
         write = Write(user="system:apiserver", manager="torpor-apiserver")
         kind = self.kind("", "v1", "namespaces")
@@ -118,7 +129,7 @@ class Core:
                     if self.resources.collection(kind).get(Key("", name)) is None:
                         obj = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
                         group.create_task(self.resources.create(kind, "", obj, write))
-                for definition in crds.load() if self._knative else ():
+                for definition in definitions:
                     group.create_task(self._definitions.install(definition))
         except* StatusError as faults:
             raise ConfigError(f"the API server cannot start: {faults.exceptions[0]}") from faults

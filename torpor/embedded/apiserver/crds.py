@@ -5,6 +5,7 @@ state. Users may create more; a definition is served from the moment it is store
 first (the finalizer `customresourcecleanup`), then the kind is no longer served and its watchers are told to go.
 """
 
+import logging
 from typing import Any
 
 from torpor.embedded.apiserver.errors import StatusError
@@ -16,6 +17,8 @@ from torpor.embedded.apiserver.strategy import CRD_CLEANUP
 from torpor.embedded.apiserver.work import Work
 
 __all__ = ["CRDS", "DefinitionKeeper"]
+
+log = logging.getLogger(__name__)
 
 Obj = dict[str, Any]
 
@@ -34,7 +37,7 @@ class DefinitionKeeper:
     def load(self) -> None:
         """Serve what was read from disk."""
         for record in self._resources.store.collection(CRDS).records():
-            self._registry.define(record.obj)
+            self._define(record.obj)
             if "deletionTimestamp" in record.obj["metadata"]:
                 self._work.put(record.key.name)
 
@@ -64,11 +67,19 @@ class DefinitionKeeper:
                 for watcher in list(self._resources.store.collection(name).watchers):
                     watcher.cut()
             else:
-                self._registry.define(change.record.obj)
+                self._define(change.record.obj)
                 if "deletionTimestamp" in change.record.obj["metadata"]:
                     self._work.put(name)
         elif change.type == "DELETED" and not len(collection):
             self._work.put(collection.name)  # perhaps the last object its definition waits for
+
+    def _define(self, definition: Obj) -> None:
+        """One that was stored but cannot be served, by whatever way it came in, must not keep the server from
+        starting."""
+        try:
+            self._registry.define(definition)
+        except (AttributeError, KeyError, TypeError, ValueError):
+            log.exception("definition cannot be served", extra={"definition": definition["metadata"]["name"]})
 
     async def run(self) -> None:
         """Clean up after deleted definitions, for ever."""

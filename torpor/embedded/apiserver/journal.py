@@ -153,7 +153,12 @@ class Journal:
                 self._rows += 1
             else:
                 self._failures += 1
-            done(answer)
+            try:
+                done(answer)
+            except Exception as fault:  # this is the outermost frame of a callback; the others wait for theirs
+                if self._loop is None:
+                    raise
+                self._loop.call_exception_handler({"message": "a change was not fully published", "exception": fault})
         # an estimate is enough: each row touches a page or two, plus its size
         self._pages += sum(2 + len(row[4] or b"") // 4096 for row in rows)
         if self._pages >= CHECKPOINT_PAGES and self._loop is not None:

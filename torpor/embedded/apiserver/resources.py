@@ -290,7 +290,7 @@ class Resources:
 
         def change(record: Record) -> Obj:
             version = metadata.get("resourceVersion")
-            if not version and kind.custom:
+            if version in (None, "", "0") and kind.custom:
                 text = "Invalid value: 0: must be specified for an update"
                 raise invalid(kind, name, [Cause("metadata.resourceVersion", "FieldValueInvalid", text)])
             return obj
@@ -545,7 +545,7 @@ class Resources:
                 kind, key.name, f"Precondition failed: UID in precondition: {uid}, UID in object meta: {before['uid']}"
             )
         version = metadata.get("resourceVersion")
-        if version and version != before["resourceVersion"]:
+        if version not in (None, "", "0", before["resourceVersion"]):
             if not str(version).isdigit():
                 text = f'Invalid value: "{version}": must be an unsigned integer'
                 raise invalid(kind, key.name, [Cause("metadata.resourceVersion", "FieldValueInvalid", text)])

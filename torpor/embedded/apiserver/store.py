@@ -443,10 +443,12 @@ class Store:
                 written.exception()  # a cancelled caller no longer asks for it
                 return
             self._published = version
-            change = collection.publish(key, record, deleted=delete)
-            for subscriber in self._subscribers:
-                subscriber(collection, change)
-            written.set_result(record)
+            try:
+                change = collection.publish(key, record, deleted=delete)
+                for subscriber in self._subscribers:
+                    subscriber(collection, change)
+            finally:  # whatever a subscriber makes of it, the write is done
+                written.set_result(record)
 
         row = (collection.name, key.namespace, key.name, version, None if delete else data)
         self._journal.append(row, done)
