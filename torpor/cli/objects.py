@@ -71,7 +71,7 @@ def refusal(exc: KnError) -> str:
         return f'unknown field "{found[1]}"'
     if _STRICT in text:
         return text.partition(_STRICT)[2]
-    line = "; ".join(filter(None, map(str.strip, text.splitlines())))
+    line = "; ".join(filter(None, map(str.strip, text.splitlines()))).replace(":; ", ": ")
     causes = exc.details.get("causes", ()) if isinstance(exc, Conflict) else ()
     if any(cause.get("reason") == "FieldManagerConflict" for cause in causes):
         line += "; --force-conflicts takes the fields over"
