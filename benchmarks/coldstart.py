@@ -112,7 +112,7 @@ def _summarise(
         "app's own start": own,
         "overhead (wake - median own start)": overheads,
         "same, by the parts (wake - app part)": inside,
-        **{f"  {NAMES[name]}": taken for name, taken in parts.items()},
+        **{f"  {NAMES.get(name, name)}": taken for name, taken in parts.items()},
         **{f"CPU of {name} until the answer": taken for name, taken in cpu.items() if name != "supervisor"},
         "control: request to the app alone": controls,
     }
