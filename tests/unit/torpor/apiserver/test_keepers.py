@@ -203,6 +203,11 @@ async def test_deleting_a_definition_deletes_its_objects_and_ends_its_watches(ap
         await watcher.take()
 
 
+async def test_knatives_definitions_stay(api: Any) -> None:
+    with pytest.raises(StatusError, match="this definition is part of the platform"):
+        await api.delete("customresourcedefinitions", "services.serving.knative.dev")
+
+
 @pytest.mark.parametrize(
     ("change", "path"),
     [
