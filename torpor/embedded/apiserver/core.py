@@ -101,6 +101,7 @@ class Core:
         self.store.subscribe(self._observe)
         # files of the package: read in a thread once, so that no request reads them on the loop
         definitions = await asyncio.get_running_loop().run_in_executor(None, self._read_schemas)
+        self.resources.platform_definitions = frozenset(one["metadata"]["name"] for one in definitions)
         await self._seed(definitions)
 
     async def run(self) -> None:

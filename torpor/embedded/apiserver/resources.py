@@ -134,6 +134,8 @@ class Resources:
         self.admission = admission
         self.clock = clock
         self._cluster_ips = cluster_ips
+        self.platform_definitions: frozenset[str] = frozenset()
+        """CustomResourceDefinitions that are never deleted, since the platform would not run without them."""
 
     # -------------------------------------------------------------------------------------------------- reading
 
@@ -261,8 +263,9 @@ class Resources:
         now = self.clock.wall()
         if write.manager:  # an apply keeps its own books
             ownership.record(kind, None, obj, write.manager, now=now)
+        self._refuse(kind, key.name, lifecycle.check_metadata(kind, obj))
         strategy.prepare(kind, obj, None, now)
-        self._refuse(kind, key.name, [*lifecycle.check_metadata(kind, obj), *strategy.check(kind, obj, None)])
+        self._refuse(kind, key.name, strategy.check(kind, obj, None))
         obj = self._admit("CREATE", kind, obj, None, write)
         obj = self._stored_form(kind, obj)
         address = self._allocate(kind, obj, write)
@@ -632,6 +635,8 @@ class Resources:
             )
         if kind.resource == "namespaces" and name in PROTECTED_NAMESPACES:
             raise forbidden(kind, name, "this namespace may not be deleted")
+        if kind.resource == "customresourcedefinitions.apiextensions.k8s.io" and name in self.platform_definitions:
+            raise forbidden(kind, name, "this definition is part of the platform")
 
     def _admit(self, operation: str, kind: Kind, obj: Obj, old: Obj | None, write: Write, subresource: str = "") -> Obj:
         admitted = self.admission.admit(
