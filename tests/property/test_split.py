@@ -1,5 +1,6 @@
 """Splits are exact: in every stretch of picks as long as the rotation, and never far off in between."""
 
+import itertools
 from collections import Counter
 from math import gcd
 
@@ -43,7 +44,7 @@ def test_small_share_never_comes_in_a_bunch(large: int, small: int) -> None:
     if small >= large:
         small, large = large - 1, small + 1
     picks = smooth([large, small]) * 2
-    assert all(not (one == other == 1) for one, other in zip(picks, picks[1:], strict=False))
+    assert all(not (one == other == 1) for one, other in itertools.pairwise(picks))
 
 
 def test_single_target_needs_no_share() -> None:
