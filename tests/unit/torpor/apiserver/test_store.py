@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from kncore.errors import ConfigError
+from torpor.embedded.apiserver import journal as journal_module
 from torpor.embedded.apiserver import store as store_module
 from torpor.embedded.apiserver.errors import StatusError
 from torpor.embedded.apiserver.journal import Journal
@@ -231,3 +232,21 @@ def test_a_watcher_sees_objects_enter_and_leave_its_selection(
     assert (seen and seen.type) == event
     if seen is not None:
         assert seen.record.version == 2  # even an object that has left: the watch has come this far
+
+
+async def test_the_log_is_merged_in_quiet_moments_and_bounded_without_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "CHECKPOINT_PAGES", 20)
+    monkeypatch.setattr(journal_module, "FORCED_CHECKPOINT_PAGES", 60)
+    monkeypatch.setattr(journal_module, "QUIET", 0.001)
+    async with opened(tmp_path) as store:
+        things = store.collection("things")
+        for index in range(1000):  # 12 MB without a pause
+            await store.commit(things, key(f"n{index % 10}"), obj(f"n{index % 10}", size=12_000))
+        assert (tmp_path / "objects.sqlite-wal").stat().st_size < 3_000_000
+        async with asyncio.timeout(5.0):
+            while (tmp_path / "objects.sqlite").stat().st_size < 100_000:  # noqa: ASYNC110 (a thread does it)
+                await asyncio.sleep(0.001)
+    async with opened(tmp_path) as again:
+        assert len(again.collection("things").records()) == 10
