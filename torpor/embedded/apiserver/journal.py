@@ -32,7 +32,7 @@ __all__ = ["Journal", "JournalError", "Row", "Statistics"]
 CHECKPOINT_PAGES = 1000
 """WAL pages (4 KiB) that make a checkpoint at the next quiet moment worth while; SQLite's own default."""
 FORCED_CHECKPOINT_PAGES = 16_000
-"""WAL pages after which a checkpoint does not wait for a quiet moment."""
+"""WAL pages after which a checkpoint does not wait for a quiet moment; writes wait for it instead, some 100 ms."""
 QUIET = 0.25
 """Seconds without a write that count as a quiet moment."""
 
@@ -98,7 +98,7 @@ class Journal:
         self._db: sqlite3.Connection | None = None
         self._lock_file: int | None = None
         self._quiet: asyncio.TimerHandle | None = None
-        self._checkpointing: asyncio.Future[None] | None = None
+        self._checkpointing: asyncio.Future[int] | None = None
         self._pages = 0  # written to the WAL since the last checkpoint, estimated
         self._rows = self._commits = self._failures = 0
 
@@ -119,11 +119,11 @@ class Journal:
         """Write what was appended, merge the WAL and release the directory; may be called more than once."""
         if self._db is None or self._loop is None:
             return
-        self._flush()
         if self._quiet is not None:
             self._quiet.cancel()
         if self._checkpointing is not None:
             await asyncio.wait([self._checkpointing])
+        self._flush()
         await self._loop.run_in_executor(None, self._release)
 
     def append(self, row: Row, done: Done) -> None:
@@ -142,6 +142,8 @@ class Journal:
 
     def _flush(self) -> None:
         """Commit all that was appended during this turn of the loop, then tell the callers."""
+        if self._checkpointing is not None and self._pages >= FORCED_CHECKPOINT_PAGES:
+            return  # the WAL must not grow for ever: only a checkpoint that nobody writes into can begin it anew
         batch, self._batch = self._batch, []
         if not batch:
             return
@@ -190,22 +192,30 @@ class Journal:
     def _start_checkpoint(self) -> None:
         self._quiet = None
         if self._checkpointing is None and self._loop is not None:
-            self._pages = 0
             self._checkpointing = self._loop.run_in_executor(None, self._checkpoint)
             self._checkpointing.add_done_callback(self._checkpointed)
 
-    def _checkpointed(self, _: "asyncio.Future[None]") -> None:
+    def _checkpointed(self, checkpoint: "asyncio.Future[int]") -> None:
         self._checkpointing = None
+        self._pages = checkpoint.result()
+        if self._batch:
+            self._flush()
 
-    def _checkpoint(self) -> None:
-        """In a thread: copy the WAL into the database. A failure (full disk) loses nothing, the WAL stays as it is."""
+    def _checkpoint(self) -> int:
+        """In a thread: copy the WAL into the database; pages that are left in it because somebody wrote meanwhile.
+
+        A failure (full disk) loses nothing, the WAL stays as it is.
+        """
         with closing(sqlite3.connect(self._path, isolation_level=None)) as db, suppress(sqlite3.Error):
             db.execute("PRAGMA synchronous = NORMAL")
             db.execute("PRAGMA wal_autocheckpoint = 0")
-            db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            _, pages, copied = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            if copied < pages:
+                return int(pages)
             # The first write after a complete checkpoint begins the WAL anew and syncs its head: better here than on
             # the loop. One statement, so that the write lock is not held while this thread waits for the interpreter.
             db.execute("INSERT OR REPLACE INTO facts VALUES ('checkpoints', 1)")
+        return 0
 
     # ---------------------------------------------------------------------------- opening and closing (a thread)
 
