@@ -449,6 +449,21 @@ async def test_plain_http_is_there_when_asked_for(tmp_path: Path) -> None:
     await server.stop()
 
 
+async def test_a_socket_that_outlives_its_server_keeps_clients_waiting(tmp_path: Path) -> None:
+    """As the supervisor does it: the socket is its own, the server gets a copy; between two servers none is refused."""
+    with socket.create_server(("127.0.0.1", 0)) as kept:
+        for _ in range(2):
+            async with asyncio.timeout(10.0):
+                _, writer = await asyncio.open_connection(*kept.getsockname())  # before anybody accepts
+                server = ApiServer(tmp_path / "state", listen=kept.getsockname(), sock=kept.dup(), knative=False)
+                await server.start()
+                assert server.url.endswith(f":{kept.getsockname()[1]}")
+                async with session(server) as http:
+                    assert (await call(http, "GET", SECRETS))[0] == 200
+                writer.close()
+                await server.stop()
+
+
 # ------------------------------------------------------------------------------------------------------------- pods
 
 
