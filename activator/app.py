@@ -25,6 +25,8 @@ from kncore.net.headers import HOP_BY_HOP, forwarded_for
 __all__ = ["Proxy"]
 
 PROXIED: Final = b"K-Proxy-Request: activator"
+PROTO_HTTP: Final = b"X-Forwarded-Proto: http"
+PROTO_HTTPS: Final = b"X-Forwarded-Proto: https"
 VIA: Final = b"1.1 torpor-activator"
 JSON: Final = (b"Content-Type: application/json",)
 
@@ -236,8 +238,9 @@ class Proxy:
 
 def _added(exchange: Exchange) -> list[bytes]:
     """Header lines that every forwarded request gets."""
-    before = exchange.value(b"x-forwarded-for")
+    fields = exchange.fields
+    before = exchange.value(b"x-forwarded-for") if b"x-forwarded-for" in fields else None
     lines = [PROXIED, forwarded_for(before, exchange.peer.encode())]
-    if b"x-forwarded-proto" not in exchange.fields:
-        lines.append(b"X-Forwarded-Proto: " + exchange.scheme)
+    if b"x-forwarded-proto" not in fields:
+        lines.append(PROTO_HTTP if exchange.scheme == b"http" else PROTO_HTTPS)
     return lines

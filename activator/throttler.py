@@ -125,9 +125,10 @@ class Throttler:
 
     def reserve(self) -> Pod | None:
         """Take a place in a pod, if there is one."""
-        if self.cluster_ip is not None and self.cluster_ip.in_flight >= self.capacity:
-            return None
-        pod = self.pick()
+        if self.cluster_ip is None:
+            pod, self._position = self._policy(self.assigned, self._position)
+        else:
+            pod = self.pick() if self.cluster_ip.in_flight < self.capacity else None
         if pod is not None:
             self._in_flight += 1
         return pod
