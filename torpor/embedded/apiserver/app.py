@@ -20,6 +20,7 @@ from aiohttp import web
 from kncore.clock import Clock
 from torpor.embedded.apiserver import discovery, openapi, replies, reviews
 from torpor.embedded.apiserver.auth import Gate, User
+from torpor.embedded.apiserver.builtin import Kind
 from torpor.embedded.apiserver.decode import complete, decode, decode_object, duplicates
 from torpor.embedded.apiserver.errors import (
     StatusError,
@@ -43,6 +44,7 @@ from torpor.embedded.apiserver.routes import Target, find
 from torpor.embedded.apiserver.scale import SCALE, to_scale
 from torpor.embedded.apiserver.schema import Cause
 from torpor.embedded.apiserver.selectors import parse_fields, parse_labels
+from torpor.embedded.apiserver.store import Record
 from torpor.embedded.apiserver.streams import send_watch
 from torpor.embedded.apiserver.views import obj_as
 
@@ -99,7 +101,6 @@ class App:
 
     Args:
         pods: access to running pods; None: logs and exec answer 404.
-        address: `host:port`, for discovery.
         ready: whether the server has come up; asked by `/readyz`.
     """
 
@@ -115,6 +116,7 @@ class App:
         ready: Callable[[], bool],
     ) -> None:
         self.address = ""
+        """`host:port` the server is reached at, for discovery."""
         self._resources = resources
         self._registry = registry
         self._gate = gate
@@ -248,7 +250,7 @@ class App:
             return web.Response(status=304, headers=headers)
         return web.Response(body=body, headers=headers)
 
-    def _kinds(self) -> list[Any]:
+    def _kinds(self) -> list[Kind]:
         return self._registry.kinds(reviews=True)
 
     async def _review(self, target: Target, request: web.BaseRequest, user: User) -> web.Response:
@@ -367,9 +369,13 @@ class App:
         options, write = await self._deletion(request, user)
         selection = _selection(target, request.query)
         deleted = await self._resources.delete_collection(target.kind, selection, options, write)
-        head = {"kind": target.kind.list_kind, "apiVersion": target.kind.api_version}
-        head["metadata"] = {"resourceVersion": str(self._resources.store.version)}  # type: ignore[assignment]
-        return replies.obj_reply({**head, "items": [obj_as(target.kind, record) for record in deleted]})
+        listed: Obj = {
+            "kind": target.kind.list_kind,
+            "apiVersion": target.kind.api_version,
+            "metadata": {"resourceVersion": str(self._resources.store.version)},
+            "items": [obj_as(target.kind, record) for record in deleted],
+        }
+        return replies.obj_reply(listed)
 
     # ------------------------------------------------------------------------------------------- subresources
 
@@ -514,7 +520,7 @@ class App:
         return _deletion(body, request.query), write
 
     def _record(
-        self, target: Target, request: web.BaseRequest, record: Any, write: Write | None = None, status: int = 200
+        self, target: Target, request: web.BaseRequest, record: Record, write: Write | None = None, status: int = 200
     ) -> web.Response:
         reply = replies.record_reply(
             target.kind,
@@ -549,9 +555,8 @@ _RETURN_DELETED = frozenset({"pods", "services", "serviceaccounts", "persistentv
 """Kinds whose deletion answers with the object even when it is gone at once."""
 
 
-def _options(kind: str) -> Any:
-    from torpor.embedded.apiserver.builtin import Kind
-
+def _options(kind: str) -> Kind:
+    """What faults in query parameters and DeleteOptions are said to be faults of."""
     return Kind(group="meta.k8s.io", version="v1", kind=kind, plural=kind.lower(), singular=kind.lower())
 
 

@@ -31,12 +31,11 @@ class Outgoing:
 
     def __init__(self, request: web.BaseRequest, media_type: str) -> None:
         self._request = request
-        self._response = web.StreamResponse(headers={"Content-Type": media_type, "Cache-Control": "no-cache, private"})
+        self.response = web.StreamResponse(headers={"Content-Type": media_type, "Cache-Control": "no-cache, private"})
 
-    async def start(self) -> web.StreamResponse:
+    async def start(self) -> None:
         """Send the head."""
-        await self._response.prepare(self._request)
-        return self._response
+        await self.response.prepare(self._request)
 
     async def write(self, data: bytes) -> None:
         """Send a piece.
@@ -46,7 +45,7 @@ class Outgoing:
         """
         try:
             async with asyncio.timeout(WRITE_DEADLINE):
-                await self._response.write(data)
+                await self.response.write(data)
         except TimeoutError:
             if self._request.transport is not None:
                 self._request.transport.abort()
@@ -77,7 +76,7 @@ async def send_watch(
     version = store.version  # before the first await: what `initial` shows
     out = Outgoing(request, "application/json")
     with contextlib.closing(watcher), contextlib.suppress(ConnectionError):
-        response = await out.start()
+        await out.start()
         if initial is not None:
             now = clock.wall()
             first = [frames.event("ADDED", record, now) for record in initial]
@@ -107,9 +106,8 @@ async def send_watch(
                 break
             now = clock.wall()
             await out.write(b"".join([frames.event(event.type, event.record, now) for event in events]))
-        await response.write_eof()
-        return response
-    return out._response
+        await out.response.write_eof()
+    return out.response
 
 
 async def send_chunks(request: web.BaseRequest, chunks: AsyncIterator[bytes]) -> web.StreamResponse:
@@ -121,14 +119,14 @@ async def send_chunks(request: web.BaseRequest, chunks: AsyncIterator[bytes]) ->
     try:
         first = await anext(chunks, b"")
         out = Outgoing(request, "text/plain")
-        response = await out.start()
+        await out.start()
         with contextlib.suppress(ConnectionError):
             if first:
                 await out.write(first)
             async for chunk in chunks:
                 await out.write(chunk)
-            await response.write_eof()
-        return response
+            await out.response.write_eof()
+        return out.response
     finally:
         close = getattr(chunks, "aclose", None)  # a generator; other iterators end by themselves
         if close is not None:
