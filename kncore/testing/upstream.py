@@ -57,7 +57,14 @@ class Connection:
         Raises:
             asyncio.IncompleteReadError: the proxy closed the connection.
         """
-        head = await self.head()
+        return await self.body(await self.head())
+
+    async def head(self) -> bytes:
+        """The next request's head."""
+        return await self.reader.readuntil(b"\r\n\r\n")
+
+    async def body(self, head: bytes) -> Request:
+        """The rest of the request whose head was read."""
         body = b""
         headers = Request(head, b"").headers
         if headers.get("transfer-encoding") == "chunked":
@@ -71,10 +78,6 @@ class Connection:
         made = Request(head, body)
         self._requests.append(made)
         return made
-
-    async def head(self) -> bytes:
-        """The next request's head only; it is not recorded."""
-        return await self.reader.readuntil(b"\r\n\r\n")
 
     async def send(self, data: bytes) -> None:
         """Send these bytes."""
