@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 from collections.abc import Sequence
 from typing import Final
 
@@ -67,7 +68,8 @@ async def serve(config: Config) -> None:
             try:
                 await server.listen(config.listen_host, port)
             except OSError as exc:
-                raise ConfigError(f"cannot listen on {config.listen_host or '*'}:{port}: {exc.strerror}") from exc
+                why = os.strerror(exc.errno).lower() if exc.errno else str(exc)  # asyncio's text repeats the address
+                raise ConfigError(f"cannot listen on {config.listen_host or '*'}:{port}: {why}") from exc
         log.info("queue-proxy listening", extra={"port": config.serving_port, "app": config.user_port})
 
         async def leave() -> None:
