@@ -114,13 +114,23 @@ async def wait_ready(api: Api, name: str, namespace: str, generation: int) -> di
         ready = meta.condition(service, "Ready") or {}
         if current and ready.get("status") == "True":
             return service
-        what = f"{ready.get('reason') or 'Ready'}: {ready.get('message') or ready.get('status') or 'not observed yet'}"
-        hint = f"see `torpor logs {name} -n {namespace}` and `torpor status -n {namespace}`"
+        why = f"{_cause(service)}; see `torpor logs {name} -n {namespace}` and `torpor status -n {namespace}`"
         if current and ready.get("status") == "False" and waited > SETTLE:
-            raise KnError(f"Service '{name}' failed: {what}; {hint}")
+            raise KnError(f"Service '{name}' failed: {why}")
         if waited > READY_TIMEOUT:
-            raise KnError(f"Service '{name}' is not Ready after {READY_TIMEOUT:.0f} s: {what}; {hint}")
+            raise KnError(f"Service '{name}' is not Ready after {READY_TIMEOUT:.0f} s: {why}")
         await asyncio.sleep(READY_POLL)
+
+
+def _cause(service: Obj) -> str:
+    """What keeps a Service from being Ready: of a failed part's reason and message (a traceback, perhaps) the end."""
+    conditions = meta.at(service, "status", "conditions", default=[])
+    parts = [one for one in conditions if one["type"] != "Ready" and one["status"] != "True"]
+    parts.sort(key=lambda one: one["status"])  # failed before unknown
+    for one in parts:
+        lines = str(one.get("message") or "").strip().splitlines()
+        return f"{one.get('reason') or one['type']}: {lines[-1] if lines else one['status']}"
+    return "the controllers have not looked at it yet"
 
 
 def _variable(entry: str) -> tuple[str, str]:

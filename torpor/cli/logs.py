@@ -52,16 +52,23 @@ async def logs(source: str, namespace: str, options: Options) -> int:
         space = namespace or api.client.namespace
         found = await api.client.get(resource, name, space)
         if not label:
-            await _copy(api, found, options, prefix=False)
-            return 0
+            return int(not await _copy(api, found, options, prefix=False))
         if options.follow:
             await _follow(api, space, f"{label}={name}", options)
         pods = (await api.client.list(PODS, space, labels=f"{label}={name}")).items
         if not pods:
-            say(f"{name} has no pods now: it sleeps; `torpor logs {source} -f` waits for one")
-        for pod in sorted(pods, key=lambda pod: (str(meta.at(pod, "metadata", "creationTimestamp")), meta.name(pod))):
-            await _copy(api, pod, options, prefix=len(pods) > 1)
-    return 0
+            say(f"{name} has no pods: {_why_none(found)}; `torpor logs {source} -f` waits for one")
+        pods.sort(key=lambda pod: (str(meta.at(pod, "metadata", "creationTimestamp")), meta.name(pod)))
+        whole = [await _copy(api, pod, options, prefix=len(pods) > 1) for pod in pods]
+    return int(not all(whole))
+
+
+def _why_none(found: Obj) -> str:
+    conditions = meta.at(found, "status", "conditions", default=[])
+    failed = [one for one in conditions if one["type"] != "Ready" and one["status"] == "False"]
+    if meta.is_ready(found) or not failed:
+        return "it sleeps"
+    return " ".join(str(failed[0].get("message") or failed[0].get("reason")).split())
 
 
 async def _follow(api: Api, namespace: str, selector: str, options: Options) -> None:
@@ -77,8 +84,8 @@ async def _follow(api: Api, namespace: str, selector: str, options: Options) -> 
             await asyncio.sleep(NEW_PODS_EVERY)
 
 
-async def _copy(api: Api, pod: Obj, options: Options, *, prefix: bool) -> None:
-    """One pod's log, whole lines at a time so that pods do not mix within a line."""
+async def _copy(api: Api, pod: Obj, options: Options, *, prefix: bool) -> bool:
+    """One pod's log, whole lines at a time so that pods do not mix within a line; False if there is none to read."""
     query = _query(pod, options)
     head = emphasis(f"{meta.name(pod)} ", "dim", stream=sys.stdout).encode() if prefix else b""
     path = PODS.path(meta.namespace(pod), meta.name(pod), "log")
@@ -89,19 +96,16 @@ async def _copy(api: Api, pod: Obj, options: Options, *, prefix: bool) -> None:
                 async for chunk in chunks:
                     *lines, pending = (pending + chunk).split(b"\n")
                     _write(head, lines)
-            _write(head, [pending] if pending else [])
-            return
-        except NotFound:
-            return  # the pod ended while we looked
-        except BadRequest as exc:
-            if not options.follow or "waiting to start" not in str(exc):
-                say(f"{meta.name(pod)}: {exc}")
-                return
-            await asyncio.sleep(NOT_STARTED_RETRY)
+            return True
         except ApiError as exc:
+            if isinstance(exc, NotFound) and options.follow:
+                return True  # the pod ended while we looked
+            if not (isinstance(exc, BadRequest) and options.follow and "waiting to start" in str(exc)):
+                say(f"{meta.name(pod)}: {exc}")
+                return False
+        finally:
             _write(head, [pending] if pending else [])
-            say(f"{meta.name(pod)}: {exc}")
-            return
+        await asyncio.sleep(NOT_STARTED_RETRY)
 
 
 def _query(pod: Obj, options: Options) -> dict[str, str]:
