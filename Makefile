@@ -11,22 +11,30 @@ FILE ?=
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
-# Debian ships Python without ensurepip unless python3-venv is installed; virtualenv through pip does without it.
-$(BIN)/python:
-	@$(PYTHON) -m venv $(VENV) 2>/dev/null || { \
-	  rm -rf $(VENV) .bootstrap; \
-	  $(PYTHON) -m pip install --quiet --disable-pip-version-check --target .bootstrap virtualenv; \
-	  PYTHONPATH=.bootstrap $(PYTHON) -m virtualenv --quiet $(VENV); }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install --root-user-action=ignore
 
-$(VENV)/.installed: pyproject.toml | $(BIN)/python
+# Debian ships Python without ensurepip unless python3-venv is installed; virtualenv through pip does without it.
+# The stamp, and not the interpreter, says that the environment is whole: an interrupted run is repaired by the next.
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "torpor needs Python 3.11 or newer, and $(PYTHON) is not: say make PYTHON=python3.12 or the like" >&2; exit 1; }
+	@rm -rf $(VENV) .bootstrap
+	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || { \
+	  rm -rf $(VENV) && \
+	  $(PYTHON) -m pip --quiet --disable-pip-version-check install --root-user-action=ignore --target .bootstrap virtualenv && \
+	  PYTHONPATH=.bootstrap $(PYTHON) -m virtualenv --quiet $(VENV) && \
+	  rm -rf .bootstrap; }
+	@$(PIP) --upgrade 'pip>=25.1'
+	@touch $@
+
+$(VENV)/.installed: pyproject.toml $(VENV)/.made
 	@echo "installing torpor into $(VENV)" >&2
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@$(PIP) --editable .
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml $(VENV)/.installed
 	@echo "installing test and lint tools into $(VENV)" >&2
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev
+	@$(PIP) --group dev
 	@touch $@
 
 demo: $(VENV)/.installed ## watch a service sleep, wake, scale and split; ends by itself
