@@ -3,22 +3,18 @@
 Most are parsed by `kncore.config`; `config-logging` only travels through here, into the environment of queue-proxies.
 """
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol, Self
+from typing import Self
 
 from kncore.api import meta
-from kncore.api.meta import Obj
 from kncore.api.resources import CONFIG_MAPS
 from kncore.config.store import Store
-from kncore.errors import ConfigError
+from kncore.kube import configs
 from kncore.kube.informer import Change
 from kncore.kube.informers import Informers
 
 __all__ = ["CurrentLogging", "Logging", "follow"]
-
-logger = logging.getLogger(__name__)
 
 _LOGGING = "config-logging"
 
@@ -52,15 +48,11 @@ class CurrentLogging:
         return changed
 
 
-class _Events(Protocol):
-    def event(self, obj: Obj, type_: Literal["Normal", "Warning"], reason: str, message: str) -> None: ...
-
-
 def follow(
     informers: Informers,
     store: Store,
     current: CurrentLogging,
-    events: _Events,
+    events: configs.Events,
     namespace: str,
     changed: Callable[[str], None],
 ) -> None:
@@ -73,18 +65,10 @@ def follow(
     """
 
     def handle(change: Change) -> None:
-        name = meta.name(change.object)
-        data = {} if change.type == "deleted" else change.object.get("data") or {}
-        if name == _LOGGING:
+        if meta.name(change.object) == _LOGGING:
+            data = {} if change.type == "deleted" else change.object.get("data") or {}
             if current.apply(data):
-                changed(name)
-            return
-        if change.type == "deleted" and name == "config-deployment":
-            return  # there is no default for the sidecar's image: the last good value is all there is
-        try:
-            store.apply(name, data)
-        except ConfigError as exc:
-            logger.error("ConfigMap refused", extra={"configmap": name, "error": str(exc)})
-            events.event(change.object, "Warning", "InvalidConfiguration", str(exc))
+                changed(_LOGGING)
 
+    configs.follow(informers, store, namespace, events)
     informers.of(CONFIG_MAPS, namespace).add_handler(handle)
