@@ -1,12 +1,16 @@
 """The autoscaler's parts, put together: in a process of its own, or inside embedded mode's control process.
 
-streams --> StatServer --> Collector --> MultiScaler --> Kpa --> scale subresource
-                              ^  Scraper, for pods that do not stream
+    streams --> StatServer --> Collector --> MultiScaler --> Kpa --> scale subresource
+                                   ^  Scraper, for pods that do not stream
+                                   ^  Metrics, which says what to collect
+
+Only the stat server starts at once; the rest waits until the caches are complete. A decider made before the pods are
+known would take a revision under load for one without pods, and shrink it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final
 
 import aiohttp
 
@@ -23,19 +27,14 @@ from kncore.config.store import Store
 from kncore.kube.client import Client, Key, Obj
 from kncore.kube.informer import Change
 from kncore.kube.informers import Informers
+from kncore.kube.lease import AlwaysLeader, Leader
+from kncore.runtime import Part
 from kncore.wire import Stat
 
-__all__ = ["Autoscaler", "Part", "build", "public_service_probe"]
+__all__ = ["Autoscaler", "build", "public_service_probe"]
 
-PROBE_TIMEOUT = 1.0  # seconds; the probe is repeated, so a slow answer need not be waited for
-
-
-class Part(Protocol):
-    """Something that runs until cancelled."""
-
-    name: str
-
-    async def run(self) -> None: ...
+PROBE_TIMEOUT: Final = 1.0
+"""Seconds; the probe is repeated, so a slow answer need not be waited for."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,21 @@ class Autoscaler:
     parts: Sequence[Part]
     server: StatServer
     explanations: Explanations
+    forget: Callable[[], None]
+    """Drop all that was collected and decided: another replica does that now."""
+
+
+class _Synced:
+    """Runs a part once the caches are complete."""
+
+    def __init__(self, part: Part, informers: Informers) -> None:
+        self.name = part.name
+        self._part = part
+        self._informers = informers
+
+    async def run(self) -> None:
+        await self._informers.wait_synced()
+        await self._part.run()
 
 
 def build(
@@ -55,13 +69,19 @@ def build(
     *,
     listen: tuple[str, int],
     probe: Probe,
+    leader: Leader | None = None,
+    owns: Callable[[str], bool] = lambda host: True,
 ) -> Autoscaler:
     """Wire the autoscaler; nothing starts before its parts are run.
 
     Args:
+        config: kept equal to the ConfigMaps by somebody else (`kncore.kube.configs.follow`).
         listen: address of the stat server.
         probe: whether the activator answers for a ServerlessService, see `public_service_probe`.
+        leader: whose revisions are ours; all, by default.
+        owns: whether a stat stream for this host is ours, see `StatServer`.
     """
+    leader = leader or AlwaysLeader()
     collector = Collector()
     explanations = Explanations()
     pods = informers.of(PODS, labels=keys.REVISION, indexers={BY_REVISION: revision_index})
@@ -76,11 +96,11 @@ def build(
         informers,
         config,
         multiscaler,
-        collector,
         explanations,
         clock,
         ready_pods=ready_pods,
         probe=probe,
+        leader=leader,
     )
 
     def pod_changed(change: Change) -> None:
@@ -93,13 +113,20 @@ def build(
     pods.add_handler(pod_changed)
 
     def on_stat(key: tuple[str, str], stat: Stat) -> None:
-        collector.record(key, stat.timestamp, stat)
+        collector.record(key, clock.wall(), stat)
         multiscaler.poke(key, stat)
 
-    metrics = Metrics(client, informers, collector, clock)
-    server = StatServer(listen, on_stat, explanations, clock)
-    scraper = Scraper(collector, pods, server, clock, metrics.controller)
-    return Autoscaler((server, metrics.controller, kpa.controller, multiscaler, scraper), server, explanations)
+    def forget() -> None:
+        for key in collector.revisions():
+            collector.forget(key)
+        for key in multiscaler.revisions():
+            kpa.forget(Key(*key))
+
+    metrics = Metrics(client, informers, collector, clock, leader=leader)
+    server = StatServer(listen, on_stat, explanations, clock, owns=owns)
+    scraper = Scraper(collector, pods, server, clock, metrics.controller.enqueue)
+    parts: list[Part] = [metrics.controller, kpa.controller, multiscaler, scraper]
+    return Autoscaler([server, *(_Synced(part, informers) for part in parts)], server, explanations, forget)
 
 
 def public_service_probe(session: aiohttp.ClientSession, *, cluster_domain: str, proxy: str | None = None) -> Probe:

@@ -4,12 +4,15 @@ Concurrency and requests per second, each over the stable and the panic window. 
 activator (the proxied part is subtracted: the activator reports those requests itself), so each request counts once
 however many proxies saw it. All stats of one second are summed into one bucket.
 
+Nothing in a stat is trusted, for it comes from a pod: a number that is none would never leave a window's sum again,
+and a second far in the future would make the window ignore all those before it. Such stats are counted and dropped.
+
 Pure: every call takes *now* in Unix seconds. Owned by one loop; bounded by the number of metrics registered with
 `configure`.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from kncore.errors import KnError
 from kncore.window import TimedBuckets, WeightedBuckets
@@ -17,7 +20,12 @@ from kncore.wire import Stat
 
 __all__ = ["Collector", "Load", "NoData", "NotCollecting", "Settings", "Statistics"]
 
-GRANULARITY = 1.0  # seconds per bucket, as in Knative's collector
+GRANULARITY: Final = 1.0
+"""Seconds per bucket, as in Knative's collector."""
+LARGEST: Final = 1e9
+"""No pod has more requests in flight, or in a second; beyond it sums would lose the small numbers beside it."""
+AHEAD: Final = 5.0
+"""Seconds by which a sender's clock may be fast."""
 
 
 class NoData(KnError):
@@ -64,6 +72,8 @@ class Statistics:
     """Stats recorded since start."""
     ignored: int
     """Stats of revisions that are not collected."""
+    refused: int
+    """Stats that cannot be true."""
 
 
 class _Buckets(Protocol):
@@ -109,8 +119,7 @@ class Collector:
 
     def __init__(self) -> None:
         self._windows: dict[tuple[str, str], _Windows] = {}
-        self._recorded = 0
-        self._ignored = 0
+        self._recorded = self._ignored = self._refused = 0
 
     def configure(self, key: tuple[str, str], settings: Settings, now: float) -> None:
         """Start collecting for a revision, or change its windows keeping what they hold."""
@@ -138,9 +147,11 @@ class Collector:
         windows = self._windows.get(key)
         if windows is None:
             self._ignored += 1
-            return
-        self._recorded += 1
-        windows.record(now, stat)
+        elif not _is_plausible(stat, now):
+            self._refused += 1
+        else:
+            self._recorded += 1
+            windows.record(stat.timestamp or now, stat)
 
     def scraped(self, key: tuple[str, str], now: float, outcome: Stat | KnError | None) -> None:
         """Note the outcome of a scrape: a stat, a failure, or None when there was no pod to ask."""
@@ -172,7 +183,10 @@ class Collector:
         return self._load(windows, windows.rps, now)
 
     def statistics(self) -> Statistics:
-        return Statistics(revisions=len(self._windows), recorded=self._recorded, ignored=self._ignored)
+        """Revisions, and what became of the stats."""
+        return Statistics(
+            revisions=len(self._windows), recorded=self._recorded, ignored=self._ignored, refused=self._refused
+        )
 
     def _get(self, key: tuple[str, str]) -> _Windows:
         try:
@@ -186,3 +200,14 @@ class Collector:
         if stable.is_empty(now) and windows.settings.scrape_target:
             raise NoData
         return Load(stable.average(now), panic.average(now))
+
+
+def _is_plausible(stat: Stat, now: float) -> bool:
+    numbers = (
+        stat.average_concurrent_requests,
+        stat.average_proxied_concurrent_requests,
+        stat.request_count,
+        stat.proxied_request_count,
+    )
+    # The comparison is False for NaN, too.
+    return stat.timestamp <= now + AHEAD and all(-LARGEST <= number <= LARGEST for number in numbers)

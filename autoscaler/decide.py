@@ -10,7 +10,7 @@ can answer "why" without repeating the arithmetic.
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Final, Literal
 
 from kncore.window import MaxWindow
 
@@ -26,8 +26,9 @@ __all__ = [
     "initial_excess_burst_capacity",
 ]
 
-TICK = 2.0  # seconds between evaluations, and the width of one slot of the delay window; Knative's tick interval
-INT32_MAX = 2**31 - 1
+TICK: Final = 2.0
+"""Seconds between evaluations, and the width of one slot of the delay window; Knative's tick interval."""
+INT32_MAX: Final = 2**31 - 1
 
 Bound = Literal["metric", "max-scale-up-rate", "max-scale-down-rate", "activation-scale", "panic", "scale-down-delay"]
 
@@ -182,7 +183,8 @@ class Evaluator:
         spec: replaced as a whole by `update`; its scale-down delay counts only at creation.
         ready_at_start: ready pods when made, None if they could not be counted. More than one means that a
             predecessor was serving: the evaluator starts in panic, so that an autoscaler restart cannot shrink the
-            revision for one stable window. now: Unix seconds.
+            revision for one stable window.
+        now: Unix seconds.
     """
 
     spec: Spec

@@ -6,13 +6,14 @@ the console through the stat server's `GET /explain/<namespace>/<revision>`. Not
 
 from collections import deque
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from autoscaler.decide import Decision
 
 __all__ = ["Explanations", "Wake"]
 
-KEPT = 32  # decisions and wakes kept per revision: a minute of two-second ticks
+KEPT: Final = 32
+"""Decisions, and wakes, kept per revision: a minute of two-second ticks."""
 
 
 @dataclass
@@ -51,8 +52,10 @@ class Explanations:
             kept.wakes[-1].decided = decision.at
 
     def woken(self, key: tuple[str, str], now: float) -> None:
-        """A sleeping revision was poked."""
-        self._revisions.setdefault(key, _Revision()).wakes.append(Wake(now))
+        """A sleeping revision was poked; poking it again before it wakes is the same wake-up."""
+        kept = self._revisions.setdefault(key, _Revision())
+        if not kept.wakes or kept.wakes[-1].decided is not None:
+            kept.wakes.append(Wake(now))
 
     def scaled(self, key: tuple[str, str], want: int, now: float) -> None:
         """The scale `want` (after bounds) was written."""

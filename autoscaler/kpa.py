@@ -4,18 +4,18 @@
                                        |--> SKS (mode, activators)   |--> Metric (windows)   |--> PodAutoscaler status
 
 The scale is written first and is one JSON patch on the `scale` subresource, without reading before it: on a wake-up
-somebody is waiting. What the Deployment has now is known from the informer; a stale cache costs one idempotent patch.
+somebody is waiting. What the Deployment has now is known from the informer and from what was written last; when the
+two disagree the patch is sent again, for it does no harm, while a wake-up lost to a stale cache would.
 """
 
 import copy
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from autoscaler import status as pa_status
-from autoscaler.collect import Collector
 from autoscaler.decide import Spec
 from autoscaler.explain import Explanations
 from autoscaler.multiscaler import MultiScaler, Result
@@ -28,17 +28,23 @@ from kncore.clock import Clock, rfc3339
 from kncore.config.autoscaler import Autoscaler
 from kncore.config.deployment import Deployment
 from kncore.config.store import Store
+from kncore.errors import KnError
 from kncore.kube.client import Client, Key, Obj, Patch
+from kncore.kube.errors import AlreadyExists, NotFound
 from kncore.kube.informers import Informers
+from kncore.kube.lease import Leader
 from kncore.kube.reconcile import Controller, Permanent, enqueue_owner, enqueue_self, write_status
 
-__all__ = ["Kpa", "Probe", "Settings", "make_metric", "make_sks", "situation_of", "spec_of"]
+__all__ = ["Kpa", "NotOwned", "Probe", "Settings", "make_metric", "make_sks", "situation_of", "spec_of"]
 
 Probe = Callable[[Obj], Awaitable[bool]]
 """Asks the public Service of a ServerlessService whether an activator answers there."""
 
-PROBE_RETRY = 1.0  # seconds between probes of an activator that does not answer yet
-NO_PRIVATE_SERVICE = ("NotReady", "No Private Service Name")
+PROBE_RETRY: Final = 1.0
+"""Seconds between probes of an activator that does not answer yet."""
+NO_PRIVATE_SERVICE: Final = ("NotReady", "No Private Service Name")
+CONCERNS: Final = frozenset({"config-autoscaler", "config-deployment"})
+"""ConfigMaps whose change may change what is written here."""
 
 log = logging.getLogger(__name__)
 
@@ -146,12 +152,21 @@ def _child_metadata(pa: Obj, annotations: dict[str, str]) -> Obj:
     }
 
 
+class NotOwned(Permanent):
+    """A child's name is taken by an object that this PodAutoscaler does not control."""
+
+    def __init__(self, resource: Resource, name: str, pa: Obj) -> None:
+        super().__init__(f"PodAutoscaler {meta.key(pa)} does not own {resource.kind} {name}")
+        self.message = f'There is an existing {resource.kind} "{name}" that we do not own.'
+
+
 class Kpa:
     """The reconciler of PodAutoscalers of the KPA class; `controller` is its loop.
 
     Args:
         ready_pods: ready pods of a revision now, None when they cannot be counted.
         probe: asks whether the activator answers for a revision.
+        leader: whose revisions are ours; all, by default.
     """
 
     def __init__(
@@ -160,52 +175,76 @@ class Kpa:
         informers: Informers,
         config: Store,
         multiscaler: MultiScaler,
-        collector: Collector,
         explanations: Explanations,
         clock: Clock,
         *,
         ready_pods: Callable[[tuple[str, str]], int | None],
         probe: Probe,
+        leader: Leader | None = None,
     ) -> None:
         self._client = client
         self._config = config
         self._multiscaler = multiscaler
-        self._collector = collector
         self._explanations = explanations
         self._clock = clock
         self._ready_pods = ready_pods
         self._probe = probe
+        self._written: dict[Key, int] = {}
+        """Replicas written last, by PodAutoscaler."""
         self._autoscalers = informers.of(POD_AUTOSCALERS)
         self._services = informers.of(SERVERLESS_SERVICES)
         self._metrics = informers.of(METRICS)
         self._deployments = informers.of(DEPLOYMENTS)
-        self.controller = Controller("kpa", self.reconcile, workers=8, keys=self._autoscalers.keys)
+        self.controller = Controller("kpa", self.reconcile, workers=8, leader=leader, keys=self._autoscalers.keys)
         self._autoscalers.add_handler(enqueue_self(self.controller))
         self._services.add_handler(enqueue_owner(self.controller, POD_AUTOSCALERS))
         self._metrics.add_handler(enqueue_owner(self.controller, POD_AUTOSCALERS))
-        config.subscribe(lambda name: self.controller.enqueue_all(self._autoscalers.keys()))
+        config.subscribe(self._configuration_changed)
+
+    def _configuration_changed(self, name: str) -> None:
+        if name in CONCERNS:
+            self.controller.enqueue_all(self._autoscalers.keys())
 
     def decided(self, key: tuple[str, str]) -> None:
         """The multiscaler has another result for a revision."""
         self.controller.enqueue(Key(*key))
 
+    def forget(self, key: Key) -> None:
+        """The revision is gone, or another replica's now."""
+        self._multiscaler.forget(key)
+        self._written.pop(key, None)
+
     async def reconcile(self, key: Key) -> None:
-        """Bring one PodAutoscaler's world in order."""
+        """Bring one PodAutoscaler's world in order.
+
+        Raises:
+            NotOwned: its children's name is taken.
+            ApiError: the API server refused something; what was found out until then is in the status.
+        """
         original = self._autoscalers.get(key.name, key.namespace)
-        if original is None or meta.is_deleting(original):
-            self._multiscaler.forget(key)
-            self._collector.forget(key)
-            return
-        if derive.class_(original) != keys.KPA_CLASS:
+        if original is None or meta.is_deleting(original) or derive.class_(original) != keys.KPA_CLASS:
+            self.forget(key)
             return
         pa = copy.deepcopy(original)
         now = self._clock.wall()
         conditions = pre_process(pa, rfc3339(now))
         try:
             await self._reconcile(key, pa, conditions, now)
-        finally:
-            post_process(pa, original, rfc3339(now))
+        except NotOwned as exc:
+            conditions.mark_false("Active", "NotOwned", exc.message)
+            await self._write_status(original, pa, now)
+            raise
+        except KnError:
+            await self._write_status(original, pa, now)
+            raise
+        await self._write_status(original, pa, now)
+
+    async def _write_status(self, original: Obj, pa: Obj, now: float) -> None:
+        post_process(pa, original, rfc3339(now))
+        try:
             await write_status(self._client, POD_AUTOSCALERS, original, pa)
+        except NotFound:
+            log.debug("deleted meanwhile", extra={"knative.dev/key": meta.key(pa)})
 
     async def _reconcile(self, key: Key, pa: Obj, conditions: Conditions, now: float) -> None:
         settings = Settings(self._config.autoscaler, self._config.deployment)
@@ -255,7 +294,9 @@ class Kpa:
         if not planned.probe:
             return planned
         answers = await self._probe(sks)
-        planned = plan(situation, activator_answers=answers)
+        # Somebody may have come while we asked: going to zero now would only make them wait longer.
+        desired = self._multiscaler.ensure(Key.of(pa), spec).desired
+        planned = plan(replace(situation, desired=desired), activator_answers=answers)
         if not answers:
             log.info("activator does not answer for the revision yet", extra={"knative.dev/key": meta.key(pa)})
             self.controller.enqueue_after(Key.of(pa), PROBE_RETRY)
@@ -272,20 +313,27 @@ class Kpa:
     async def _scale(self, key: Key, pa: Obj, replicas: int) -> None:
         target = meta.at(pa, "spec", "scaleTargetRef", "name", default="")
         deployment = self._deployments.get(target, key.namespace)
-        if deployment is not None and meta.at(deployment, "spec", "replicas", default=1) == replicas:
+        has = meta.at(deployment, "spec", "replicas", default=1) if deployment is not None else None
+        if has == replicas == self._written.get(key, replicas):
             return
+        self._written.pop(key, None)  # whatever comes of the call, what we knew is not sure any more
         patch: list[dict[str, Any]] = [{"op": "add", "path": "/spec/replicas", "value": replicas}]
         await self._client.patch(DEPLOYMENTS, target, patch, key.namespace, how=Patch.JSON, subresource="scale")
+        self._written[key] = replicas
         self._explanations.scaled(key, replicas, self._clock.wall())
         log.info("scaled", extra={"knative.dev/key": str(key), "replicas": replicas})
 
     async def _write_child(self, resource: Resource, existing: Obj | None, wanted: Obj, pa: Obj) -> Obj:
         """Create the child, or bring its spec to what is wanted."""
+        name, namespace = meta.name(pa), meta.namespace(pa)
         if existing is None:
-            return await self._client.create(resource, wanted)
+            try:
+                return await self._client.create(resource, wanted)
+            except AlreadyExists:  # our cache did not know it yet
+                existing = await self._client.get(resource, name, namespace)
         if not meta.is_controlled_by(existing, pa):
-            raise Permanent(f"{resource.kind} {meta.key(existing)} is not owned by PodAutoscaler {meta.key(pa)}")
+            raise NotOwned(resource, name, pa)
         if existing["spec"] == wanted["spec"]:
             return existing
         patch = {"spec": wanted["spec"], "metadata": {"uid": meta.uid(existing)}}
-        return await self._client.patch(resource, meta.name(existing), patch, meta.namespace(existing))
+        return await self._client.patch(resource, name, patch, namespace)

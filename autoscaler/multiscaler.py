@@ -1,9 +1,9 @@
 """One evaluation loop for all revisions: every two seconds each, and at once when a sleeping one is poked.
 
 A decider is a revision's `Evaluator` plus the last result that the KPA reconciler reads. All run on one task, ordered
-by a heap of due times: an evaluation is some arithmetic on windows, so a thousand revisions need no thousand tasks. A
-change of the result is announced through `on_change`, which queues the PodAutoscaler; nothing here writes to the API
-server.
+by a heap of due times: an evaluation is some arithmetic on windows, so a thousand revisions need no thousand tasks.
+Their phases are spread, so that a restart does not leave a thousand evaluations to one moment. A change of the result
+is announced through `on_change`, which queues the PodAutoscaler; nothing here writes to the API server.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ import itertools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from autoscaler.collect import Collector, NoData, NotCollecting
 from autoscaler.decide import TICK, Decision, Evaluator, Observed, Spec, initial_excess_burst_capacity
@@ -23,6 +24,10 @@ from kncore.wire import Stat
 __all__ = ["Key", "MultiScaler", "Result", "Statistics"]
 
 Key = tuple[str, str]
+
+BATCH: Final = 100
+"""Evaluations in a row before other tasks get their turn: a few milliseconds."""
+_GOLDEN: Final = 0.6180339887  # multiples of it fall evenly into 0..1, however many there are
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +42,8 @@ class Result:
 
 @dataclass(frozen=True)
 class Statistics:
+    """Deciders now, and what they did since the start."""
+
     deciders: int
     evaluations: int
     pokes: int
@@ -86,7 +93,9 @@ class MultiScaler:
         if decider is None:
             decider = _Decider(Evaluator(spec, self._ready_pods(key), self._clock.wall()))
             self._deciders[key] = decider
-            heapq.heappush(self._due, (self._clock.monotonic() + TICK, next(self._order), key, decider))
+            order = next(self._order)
+            first = self._clock.monotonic() + TICK * (1 - (order * _GOLDEN) % 1 / 2)
+            heapq.heappush(self._due, (first, order, key, decider))
             self._added.set()
         elif decider.evaluator.spec != spec:
             decider.evaluator.update(spec)
@@ -97,16 +106,25 @@ class MultiScaler:
         self._deciders.pop(key, None)
         self._explanations.forget(key)
 
+    def revisions(self) -> list[Key]:
+        """Every revision that is evaluated."""
+        return list(self._deciders)
+
     def poke(self, key: Key, stat: Stat) -> None:
-        """A stat arrived: evaluate at once if the revision sleeps and the stat shows someone waiting."""
+        """A stat arrived: evaluate at once if the revision sleeps and the stat shows someone waiting.
+
+        A revision that was not evaluated yet may well be asleep: after a restart of the autoscaler nobody should wait
+        for its first tick. (The original pokes at exactly 0.)
+        """
         decider = self._deciders.get(key)
-        if decider is None or decider.result.desired != 0 or stat.average_concurrent_requests == 0:
+        if decider is None or decider.result.desired > 0 or not stat.average_concurrent_requests > 0:
             return
         self._pokes += 1
         self._explanations.woken(key, self._clock.wall())
         self._evaluate(key, decider)
 
     def statistics(self) -> Statistics:
+        """Deciders and evaluations."""
         return Statistics(len(self._deciders), self._evaluations, self._pokes, self._invalid)
 
     async def run(self) -> None:
@@ -121,18 +139,24 @@ class MultiScaler:
                 pass
 
     def _run_due(self) -> float | None:
-        """Evaluate what is due; seconds until the next one is, None when there is none."""
+        """Evaluate what is due, within a batch; seconds until the next one is, None when there is none."""
         now = self._clock.monotonic()
-        while self._due:
+        for _ in range(BATCH):
+            if not self._due:
+                return None
             due, _, key, decider = self._due[0]
             if due > now:
                 return due - now
-            heapq.heappop(self._due)
             if self._deciders.get(key) is not decider:  # forgotten, or made anew since
+                heapq.heappop(self._due)
                 continue
             self._evaluate(key, decider)
-            heapq.heappush(self._due, (max(due + TICK, now), next(self._order), key, decider))
-        return None
+            following = due + TICK
+            # After a pause of the process one evaluation makes up for all that were missed.
+            heapq.heapreplace(
+                self._due, (following if following > now else now + TICK, next(self._order), key, decider)
+            )
+        return 0.0
 
     def _evaluate(self, key: Key, decider: _Decider) -> None:
         now = self._clock.wall()

@@ -5,21 +5,24 @@ so that no request can meet a revision without pods *and* without an activator i
 
 1. active: held at one pod until it has been active for a stable window, then
 2. marked inactive, which puts the activator in the path (SKS mode Proxy);
-3. the activator is asked, through the public Service, whether it really answers there (the caller probes; `probe` is
-the outcome); 4. after the grace period, or at once when the activator had been in the path that long already, zero is
-applied.
+3. the activator is asked, through the public Service, whether it really answers there (the caller probes), and
+4. after the grace period, or at once when the activator had been in the path that long already, zero is applied.
 
 Source: knative/serving pkg/reconciler/autoscaling/kpa/scaler.go.
 """
 
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Final
 
 __all__ = ["ACTIVATION_BUFFER", "PROXY_RECHECK", "UNKNOWN", "Activity", "Bounds", "Plan", "Situation", "plan"]
 
-UNKNOWN = -1  # "no opinion": no data yet, or activation is still under way
-ACTIVATION_BUFFER = 30.0  # seconds on top of the progress deadline before an activation is given up
-PROXY_RECHECK = 3.0  # seconds until an inactive revision that already is in Proxy mode is looked at again
+UNKNOWN: Final = -1
+"""No opinion: no data yet, or activation is still under way."""
+ACTIVATION_BUFFER: Final = 30.0
+"""Seconds on top of the progress deadline before an activation is given up."""
+PROXY_RECHECK: Final = 3.0
+"""Seconds until an inactive revision that already is in Proxy mode is looked at again."""
 
 
 class Activity(Enum):
@@ -39,7 +42,9 @@ class Bounds:
     max: int = 0
 
     def clamp(self, pods: int) -> int:
-        """`pods`, moved into the bounds; `min` wins over a smaller `max`: an initial-scale above max-scale is reached."""
+        """`pods`, moved into the bounds; `min` wins over a smaller `max`, so an initial-scale above max-scale is
+        reached.
+        """
         if pods < self.min:
             return self.min
         return min(pods, self.max) if self.max else pods

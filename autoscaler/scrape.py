@@ -4,26 +4,39 @@ Queue-proxies stream their stats (DESIGN.md §2.4), so this serves pods of a for
 is down. A revision's pods are sampled, not all asked, and the sum is scaled up to all of them; `sample_size` and
 `extrapolate` are pure.
 
-A pod is not trusted: its answer is read up to 336 bytes, with a deadline, whatever it sends (CVE-2023-48713).
+A pod is not trusted: its answer is read up to 336 bytes, as it is, with a deadline, whatever it sends
+(CVE-2023-48713); redirects and cookies lead nowhere. All pods of a revision together have as long as one: what comes
+later belongs to another second.
 """
 
 import asyncio
 import math
 import random
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 import aiohttp
 
 from kncore.errors import KnError
 from kncore.wire import SCRAPE_LIMIT_BYTES, Stat, WireError, read_scrape_body
 
-__all__ = ["SCRAPER_NAME", "ScrapeFailed", "candidates", "extrapolate", "sample_size", "scrape", "scrape_pod"]
+__all__ = [
+    "SCRAPER_NAME",
+    "ScrapeFailed",
+    "candidates",
+    "extrapolate",
+    "open_session",
+    "sample_size",
+    "scrape",
+    "scrape_pod",
+]
 
-SCRAPER_NAME = "service-scraper"
-POD_PORT = 9090
-POD_TIMEOUT = 3.0  # seconds for one pod, connection included
+SCRAPER_NAME: Final = "service-scraper"
+POD_PORT: Final = 9090
+TIMEOUT: Final = 3.0
+"""Seconds for one pod, connection included; and for all that are asked."""
 # 95 % confidence (1.96 standard deviations), variance 100, tolerated error 5: 1.96^2 x 100 / 5^2
-_SPREAD = 1.96**2 * 100 / 25
+_SPREAD: Final = 1.96**2 * 100 / 25
 
 
 class ScrapeFailed(KnError):
@@ -65,6 +78,17 @@ def extrapolate(stats: Iterable[Stat], total: int) -> Stat:
     )
 
 
+def open_session() -> aiohttp.ClientSession:
+    """A client for pods: it keeps connections, but remembers nothing that a pod told it and unpacks nothing."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, limit_per_host=2),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        read_bufsize=4096,
+        timeout=aiohttp.ClientTimeout(total=TIMEOUT),
+    )
+
+
 async def scrape_pod(session: aiohttp.ClientSession, address: str) -> Stat:
     """One pod's stat from `http://<address>/metrics`.
 
@@ -75,7 +99,6 @@ async def scrape_pod(session: aiohttp.ClientSession, address: str) -> Stat:
         async with session.get(
             f"http://{address}/metrics",
             headers={"Accept": "application/protobuf"},
-            timeout=aiohttp.ClientTimeout(total=POD_TIMEOUT),
             allow_redirects=False,
         ) as response:
             if not 200 <= response.status < 300:
@@ -100,7 +123,7 @@ async def scrape(
     Asks `sample_size` pods in parallel; each failure is replaced by a spare.
 
     Raises:
-        ScrapeFailed: the spares ran out.
+        ScrapeFailed: the spares ran out, or the time did.
     """
     total = len(old) + len(young)
     if total == 0:
@@ -109,23 +132,20 @@ async def scrape(
     queue = candidates(old, young, wanted, rng)
     queue.reverse()
 
-    async def worker() -> Stat:
+    async def worker() -> Stat | ScrapeFailed:
         failure: ScrapeFailed | None = None
         while queue:
             try:
                 return await scrape_pod(session, f"{queue.pop()}:{POD_PORT}")
             except ScrapeFailed as exc:
                 failure = exc
-        raise ScrapeFailed(f"too few pods answered: {failure}")
+        return ScrapeFailed(f"too few pods answered: {failure}")
 
-    async def settle() -> Stat | ScrapeFailed:
-        try:
-            return await worker()
-        except ScrapeFailed as exc:
-            return exc
-
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(settle()) for _ in range(wanted)]
+    try:
+        async with asyncio.timeout(TIMEOUT), asyncio.TaskGroup() as group:
+            tasks = [group.create_task(worker(), name="scrape pods") for _ in range(wanted)]
+    except TimeoutError:
+        raise ScrapeFailed(f"too few pods answered within {TIMEOUT:g} s") from None
     stats: list[Stat] = []
     for task in tasks:
         result = task.result()

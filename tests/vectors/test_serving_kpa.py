@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from autoscaler import kpa
-from autoscaler.collect import Collector
 from autoscaler.explain import Explanations
 from autoscaler.multiscaler import Result
 from kncore.api.resources import DEPLOYMENTS, METRICS, POD_AUTOSCALERS, SERVERLESS_SERVICES
@@ -90,7 +89,6 @@ def reconciler(world: World, store: Store) -> kpa.Kpa:
         world,
         store,
         world,
-        Collector(),
         Explanations(),
         world,
         ready_pods=lambda key: world.ready,
