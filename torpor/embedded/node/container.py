@@ -10,6 +10,7 @@ event loop in which the pod was seen.
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import uuid
@@ -34,6 +35,8 @@ from torpor.embedded.workloads.events import Record
 from torpor.embedded.workloads.progress import parse_time
 
 __all__ = ["QUEUE_PROXY", "USER_PORT_NAME", "ContainerWorker", "Node", "PodState"]
+
+log = logging.getLogger(__name__)
 
 QUEUE_PROXY = "queue-proxy"
 """Name of the container that is forked from the warm template."""
@@ -62,6 +65,9 @@ class Node:
     """Unix seconds."""
     containers: "dict[str, ContainerWorker]" = field(default_factory=dict)
     """By the runtime's id: where an exit is reported to."""
+    announce: Callable[[Obj, str], None] = lambda _, __: None
+    """(pod, address): the pod has got its address; whoever lists addresses need not wait for the status."""
+    pace: probes.Pace = field(default_factory=probes.Pace)
     listening: Callable[[int, Callable[[], None]], None] = lambda _, __: None
     """(port, then): call `then` when something first listens on the port."""
     not_listening: Callable[[int], None] = lambda _: None
@@ -234,6 +240,14 @@ class ContainerWorker:
 
     async def _finish(self, ended: Terminated) -> bool:
         """Note the end of a run; True if there is to be another one, once the time for it has come."""
+        if not self._state.stopping.is_set():
+            facts = {
+                "exit_code": ended.exit_code,
+                "signal": ended.signal,
+                "reason": ended.reason,
+                "said": ended.message,
+            }
+            log.info("container ended", extra={"key": meta.key(self._state.pod), "container": self.name, **facts})
         self._set(self.status.ended(ended))
         if self._done(ended.exit_code) or self._state.stopping.is_set():
             self.ready.set()
@@ -477,7 +491,8 @@ class ContainerWorker:
         def failed(outcome: probes.Outcome) -> None:
             self._record("Warning", "Unhealthy", f"{spec.kind.capitalize()} probe failed: {outcome.message}")
 
-        await probes.watch(spec, checks.check(spec.handler, self._target()), tell, started_at=began, failed=failed)
+        check, pace = checks.check(spec.handler, self._target()), self._node.pace
+        await probes.watch(spec, check, tell, started_at=began, failed=failed, pace=pace)
 
     def _target(self) -> checks.Target:
         return checks.Target(address=self._address, container=lambda: self._id, runtime=self._node.runtime)

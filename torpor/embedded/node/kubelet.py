@@ -7,6 +7,7 @@ was restarted, nothing runs any more, and every container starts again under its
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from kncore.api import meta
@@ -56,6 +57,8 @@ class Kubelet:
         informers: shared with the rest of the process; run by the caller.
         runtime: connection to the container runtime; run by us.
         record: writes an Event.
+        announce: told each pod's address in the moment it is given, see `EndpointsController.announce`; may be set
+            later, before `run`.
     """
 
     name = "kubelet"
@@ -69,10 +72,12 @@ class Kubelet:
         settings: Settings,
         *,
         record: Record = silent,
+        announce: Callable[[Obj, str], None] = lambda _, __: None,
         clock: Clock | None = None,
     ) -> None:
         self._client = client
         self._settings = settings
+        self.announce = announce
         self._runtime = runtime
         self._clock = clock or SystemClock()
         self._pods = informers.of(PODS)
@@ -87,6 +92,7 @@ class Kubelet:
             wall=self._clock.wall,
             listening=self._listening.expect,
             not_listening=self._listening.forget,
+            announce=lambda pod, address: self.announce(pod, address),
         )
         self._addresses = Addresses(settings.network.pod_ips)
         # Instances start at different places, so that they rarely try each other's ports.

@@ -1,7 +1,8 @@
 """When does an application begin to listen? Seen from outside, without connecting to it.
 
 The cold-start timeline tells how long the application itself took. Connecting to find out would show in its logs, so
-the kernel's table of listening sockets is read instead, for all ports at once, every 10 ms while any is waited for.
+the kernel's table of listening sockets is read instead, for all ports at once, every 10 ms while any is waited for
+(less often if it takes long).
 """
 
 import asyncio
@@ -11,6 +12,9 @@ from pathlib import Path
 __all__ = ["Listening", "listening_ports"]
 
 INTERVAL = 0.010
+SLOW_INTERVAL = 0.1
+"""When all that are waited for have taken longer than `HURRY` already."""
+HURRY = 3.0
 PATIENCE = 120.0
 """Seconds after which a port is no longer waited for."""
 
@@ -58,7 +62,8 @@ class Listening:
             while not self._waiting:
                 self._wake.clear()
                 await self._wake.wait()
-            await asyncio.sleep(INTERVAL)
+            newest = max(until for _, until in self._waiting.values()) - PATIENCE
+            await asyncio.sleep(INTERVAL if loop.time() - newest < HURRY else SLOW_INTERVAL)
             open_ = listening_ports()
             now = loop.time()
             for port, (then, until) in list(self._waiting.items()):

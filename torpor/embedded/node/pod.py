@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 TIMELINE = "torpor.dev/timeline"
 """Annotation: JSON of Unix times with fractions, `seen`, `started`, `appReady`, `ready`; a status has only seconds."""
 
+WRITE_PAUSE = 0.1
+"""Seconds between two writes of a status in which nothing but small print changed."""
+
 _NOTHING = References(config_map=lambda _: None, secret=lambda _: None)
 
 
@@ -81,6 +84,7 @@ class PodWorker:
         self.state.times["seen"] = self._seen_at
         latest = {one.name: one for one in sorted(found, key=lambda one: one.started_at)}
         self.state.ip, self.state.port = self._place(latest)
+        node.announce(pod, self.state.ip)
         self.inits = [
             ContainerWorker(node, self.state, spec, init=True) for spec in at(pod, "spec", "initContainers", default=[])
         ]
@@ -278,10 +282,12 @@ class PodWorker:
 
     async def _write_statuses(self) -> None:
         backoff = Backoff(first=0.1, cap=5.0)
+        not_before, ready = 0.0, False
         while True:
             await self._dirty.wait()
+            await self._collect(not_before, ready)
             self._dirty.clear()
-            status = self.status()
+            status, written_ready = self.status(), self._all_ready()
             if any(one["type"] == "Ready" and one["status"] == "True" for one in status["conditions"]):
                 now = self._node.wall()
                 self.state.times.setdefault("ready", now)
@@ -307,6 +313,20 @@ class PodWorker:
             else:
                 backoff.reset()
                 self._written = status
+                not_before, ready = asyncio.get_running_loop().time() + WRITE_PAUSE, written_ready
+
+    async def _collect(self, not_before: float, ready: bool) -> None:
+        """Let small changes add up until then, unless readiness changes: others wait for that."""
+        while asyncio.get_running_loop().time() < not_before and self._all_ready() == ready:
+            self._dirty.clear()
+            try:
+                async with asyncio.timeout_at(not_before):
+                    await self._dirty.wait()
+            except TimeoutError:
+                return
+
+    def _all_ready(self) -> bool:
+        return all(worker.status.ready for worker in self.containers)
 
     def worker(self, container: str) -> ContainerWorker | None:
         """The worker of a container, by name."""

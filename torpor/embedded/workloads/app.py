@@ -1,8 +1,9 @@
 """All workload controllers of the embedded platform, ready to run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from kncore.api.meta import Obj
 from kncore.clock import Clock
 from kncore.kube.client import Client
 from kncore.kube.informers import Informers
@@ -13,7 +14,7 @@ from torpor.embedded.workloads.replicaset import ReplicaSets
 from torpor.embedded.workloads.scheduler import NodeRoom, Scheduler
 from torpor.embedded.workloads.serviceproxy import ServiceProxy
 
-__all__ = ["Part", "build"]
+__all__ = ["Part", "Workloads", "build"]
 
 
 class Part(Protocol):
@@ -25,6 +26,15 @@ class Part(Protocol):
         """Work until cancelled."""
 
 
+class Workloads(list[Part]):
+    """The controllers, in order of start; `announce` is for the node agent (`Kubelet.announce`)."""
+
+    def __init__(self, parts: Sequence[Part], announce: Callable[[Obj, str], None]) -> None:
+        super().__init__(parts)
+        self.announce = announce
+        """(pod, address): see `EndpointsController.announce`."""
+
+
 def build(
     client: Client,
     informers: Informers,
@@ -33,7 +43,7 @@ def build(
     serves: Callable[[str], bool],
     clock: Clock | None = None,
     record: Record = silent,
-) -> list[Part]:
+) -> Workloads:
     """Deployments, ReplicaSets, scheduler, endpoints and service proxy.
 
     Args:
@@ -44,10 +54,12 @@ def build(
     """
     record = unhurried(record)
     replicasets = ReplicaSets(client, informers, node, clock=clock, record=record)
-    return [
+    endpoints = EndpointsController(client, informers)
+    parts: list[Part] = [
         replicasets,
         Deployments(client, informers, replicasets, clock=clock, record=record),
         Scheduler(client, informers, node, clock=clock, record=record),
-        EndpointsController(client, informers),
+        endpoints,
         ServiceProxy(informers, serves=serves),
     ]
+    return Workloads(parts, endpoints.announce)

@@ -17,11 +17,12 @@ from kncore.api.meta import Obj, at
 from kncore.api.resources import DEPLOYMENTS, REPLICA_SETS
 from kncore.clock import Clock, SystemClock
 from kncore.kube.client import Client, Key
-from kncore.kube.errors import AlreadyExists, ApiError, Conflict, NotFound
+from kncore.kube.errors import AlreadyExists, Conflict, NotFound
 from kncore.kube.informers import Informers
 from kncore.kube.reconcile import Controller, enqueue_owner, enqueue_self, write_status
 from torpor.embedded.workloads import progress
 from torpor.embedded.workloads.events import Record, silent
+from torpor.embedded.workloads.pace import StatusPace
 from torpor.embedded.workloads.replicaset import BY_CONTROLLER, ReplicaSets, by_controller
 from torpor.embedded.workloads.rolling import Old, Surge, new_replicas, old_replicas, resolve
 
@@ -72,6 +73,7 @@ class Deployments:
         """ReplicaSets as we last wrote them, and the version the informer had then: until it moves on, ours counts."""
         self.controller = Controller("deployment", self._reconcile, workers=16)
         self.name = self.controller.name
+        self._pace = StatusPace(self.controller)
         self._deployments.add_handler(enqueue_self(self.controller))
         self._sets.add_handler(enqueue_owner(self.controller, DEPLOYMENTS))
 
@@ -196,11 +198,8 @@ class Deployments:
             return replicaset
         self._replicasets.foresee(replicaset, replicas)
         patch = {"metadata": {"uid": meta.uid(replicaset)}, "spec": {"replicas": replicas}}
-        try:
-            made = await self._client.patch(REPLICA_SETS, meta.name(replicaset), patch, meta.namespace(replicaset))
-        except ApiError:
-            self._replicasets.foresee(replicaset, None)
-            raise
+        # If this fails it is tried again in a moment; only if it goes on failing is the foresight forgotten.
+        made = await self._client.patch(REPLICA_SETS, meta.name(replicaset), patch, meta.namespace(replicaset))
         self._remember(made)
         self._record_scale(deployment, meta.name(replicaset), before, replicas)
         return made
@@ -214,12 +213,17 @@ class Deployments:
         now = self._clock.wall()
         status = progress.status(deployment, new, sets, bounds.max_unavailable, now)
         desired = {**deployment, "status": {**(deployment.get("status") or {}), **status}}
+        key = Key.of(deployment)
+        if desired["status"] == deployment.get("status"):
+            self._pace.settled(key)
+        elif self._pace.must_wait(key):
+            return
         try:
             await write_status(self._client, DEPLOYMENTS, deployment, desired)
         except NotFound:
             return
         if (limit := progress.deadline(desired)) is not None:
-            self.controller.enqueue_after(Key.of(deployment), max(0.0, limit - now) + 1.0)
+            self.controller.enqueue_after(key, max(0.0, limit - now) + 1.0)
 
     async def _clean_up(self, deployment: Obj, new: Obj | None, sets: Sequence[Obj]) -> None:
         """Delete ReplicaSets of earlier templates that have nothing left, beyond the history that is wanted."""

@@ -214,6 +214,8 @@ class EndpointsController:
         self._services = informers.of(SERVICES, indexers={_BY_SELECTOR: _selector_pair})
         self._endpoints = informers.of(ENDPOINTS)
         self._slices = informers.of(ENDPOINT_SLICES, indexers={_BY_SERVICE: _service_of_slice})
+        self._announced: dict[str, str] = {}
+        """Addresses by pod uid that the API server does not show yet."""
         self.controller = Controller("endpoints", self._reconcile, workers=16)
         self.name = self.controller.name
         self._services.add_handler(enqueue_self(self.controller))
@@ -225,12 +227,28 @@ class EndpointsController:
         """Reconcile until cancelled."""
         await self.controller.run()
 
+    def announce(self, pod: Obj, address: str) -> None:
+        """List a pod's address already while its status is being written: one API call less on the path of a cold
+        start. The node calls this in the turn of the event loop in which it gives the address."""
+        self._announced[meta.uid(pod)] = address
+        for service in self._selecting(pod):
+            self.controller.enqueue(Key.of(service))
+
+    def _known(self, pod: Obj) -> Obj:
+        """The pod, with its address."""
+        address = self._announced.get(meta.uid(pod))
+        if address is None or at(pod, "status", "podIP"):
+            return pod
+        return {**pod, "status": {**(pod.get("status") or {}), "podIP": address}}
+
     def _slice_changed(self, change: Change) -> None:
         service = meta.labels(change.object).get(SERVICE_NAME)
         if service:
             self.controller.enqueue(Key(meta.namespace(change.object), service), slow=change.resync)
 
     def _pod_changed(self, change: Change) -> None:
+        if change.type == "deleted" or at(change.object, "status", "podIP"):
+            self._announced.pop(meta.uid(change.object), None)
         if change.type == "updated" and _visible(change.old) == _visible(change.object):
             return
         for pod in (change.object, change.old):
@@ -259,7 +277,7 @@ class EndpointsController:
             skip = endpoints is None or meta.labels(endpoints).get(SKIP_MIRROR) == "true"
             await self._write_slices(key, [] if skip or endpoints is None else mirrored(service, endpoints), _MIRROR)
             return
-        chosen = self._pods.list(key.namespace, selector)
+        chosen = [self._known(pod) for pod in self._pods.list(key.namespace, selector)]
         wanted: Obj = {
             "apiVersion": ENDPOINTS.api_version,
             "kind": ENDPOINTS.kind,

@@ -22,6 +22,7 @@ from kncore.kube.informers import Informers
 from kncore.kube.reconcile import Controller, enqueue_owner, enqueue_self, write_status
 from torpor.embedded.workloads import pods
 from torpor.embedded.workloads.events import Record, silent
+from torpor.embedded.workloads.pace import StatusPace
 from torpor.embedded.workloads.scheduler import NodeRoom, unfit
 
 __all__ = ["BY_CONTROLLER", "ReplicaSets", "Statistics", "by_controller", "new_pod"]
@@ -111,6 +112,7 @@ class ReplicaSets:
         self._memory: dict[str, _Memory] = {}
         self.controller = Controller("replicaset", self._reconcile, workers=16)
         self.name = self.controller.name
+        self._pace = StatusPace(self.controller)
         self._sets.add_handler(enqueue_self(self.controller))
         self._sets.add_handler(self._forget)
         self._pods.add_handler(self._seen)
@@ -124,8 +126,8 @@ class ReplicaSets:
         """See `Statistics`."""
         return Statistics(sum(len(one.created) + len(one.deleted) for one in self._memory.values()))
 
-    def foresee(self, replicaset: Obj, replicas: int | None) -> None:
-        """Act as if `spec.replicas` were this already; the caller is writing it. None: it could not."""
+    def foresee(self, replicaset: Obj, replicas: int) -> None:
+        """Act as if `spec.replicas` were this already; the caller is writing it."""
         memory = self._memory.setdefault(meta.uid(replicaset), _Memory())
         memory.foreseen = replicas
         memory.foreseen_from = meta.generation(replicaset)
@@ -247,6 +249,12 @@ class ReplicaSets:
             status["conditions"].append(old if same else failure)
         if not status["conditions"] and "conditions" not in before:
             del status["conditions"]
+        key = Key.of(replicaset)
+        if status == before:
+            self._pace.settled(key)
+            return
+        if problem is None and self._pace.must_wait(key):
+            return
         try:
             await write_status(self._client, REPLICA_SETS, replicaset, {**replicaset, "status": status})
         except NotFound:

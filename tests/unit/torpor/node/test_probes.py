@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from torpor.embedded.node.probes import Outcome, Spec, Tally, watch
+from torpor.embedded.node.probes import Outcome, Pace, Spec, Tally, watch
 
 pytestmark = pytest.mark.looptime
 
@@ -93,6 +93,18 @@ async def test_probe_that_starts_processes_is_repeated_less_often() -> None:
     app = App(lambda now: now >= 1)
     await app.watch(Spec.parse("readiness", {"exec": {"command": ["x"]}}), 3)
     assert len(app.attempts) <= 12
+
+
+async def test_many_pods_that_wake_at_once_probe_less_often_each() -> None:
+    pace = Pace()
+    apps = [App(lambda now: now >= 0.5) for _ in range(24)]
+    async with asyncio.timeout(1):
+        probes = (watch(spec("readiness"), app.check, app.tell, started_at=0.0, pace=pace) for app in apps)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.gather(*probes), 0.7)
+    assert all(good for app in apps for _, good in app.verdicts)
+    assert sum(len(app.attempts) for app in apps) < 300  # alone each would make 50
+    assert pace.eager == 0
 
 
 def test_zeros_mean_the_defaults() -> None:
