@@ -28,6 +28,20 @@ _NEVER_PASSED: Final = HOP_BY_HOP | {
 }
 
 
+_MEANT: Final = frozenset({
+    b"forwarded",
+    b"k-kubelet-probe",
+    b"k-network-probe",
+    b"k-original-host",
+    b"k-proxy-request",
+    b"user-agent",
+    b"x-forwarded-for",
+    b"x-forwarded-host",
+    b"x-forwarded-proto",
+})  # fmt: skip
+"""Fields that a plan looks at; a request with none of them is a plain one."""
+
+
 class Plan:
     """What the headers of a request mean to a queue-proxy."""
 
@@ -55,16 +69,21 @@ def plan_of(exchange: Exchange) -> Plan:
 
 
 def _make_plan(exchange: Exchange) -> Plan:
+    plan = Plan()
+    fields = exchange.fields
+    if _MEANT.isdisjoint(fields):
+        plan.health = plan.network = plan.proxied = False
+        plan.authority = exchange.host
+        plan.add = (b"X-Forwarded-For: " + exchange.peer.encode(),)
+        return plan
     value = exchange.value
     agent = value(b"user-agent")
-    plan = Plan()
     plan.health = agent.startswith((b"kube-probe/", b"Knative-Activator-Probe", b"Knative-Autoscaling-Probe")) or bool(
         value(b"k-kubelet-probe")
     )
     plan.network = value(b"k-network-probe") == b"probe"
     plan.proxied = value(b"k-proxy-request") == b"activator"
     plan.authority = value(b"k-original-host") or exchange.host
-    fields = exchange.fields
     clients = value(b"x-forwarded-for") or None
     add = [forwarded_for(clients, exchange.peer.encode())]
     if b"forwarded" not in fields:

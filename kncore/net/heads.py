@@ -72,28 +72,12 @@ SILENT: Final = Silent()
 
 
 class RequestHead:
-    """A request head, understood."""
-
-    __slots__ = (
-        "fields",
-        "host",
-        "keep_alive",
-        "length",
-        "lines",
-        "method",
-        "named",
-        "old",
-        "plan",
-        "repeated",
-        "start",
-        "target",
-        "upgrade",
-    )
+    """A request head, understood. What most heads have in common stands in the class, so that making one is cheap."""
 
     method: bytes
     target: bytes
     """Origin form (`/path?query`) or `*`; the authority of an absolute-form target is in `host`."""
-    host: bytes
+    host: bytes = b""
     """Authority: `Host`, or what an absolute-form target says; may be empty and may carry a port."""
     start: bytes
     """The request line to send on, HTTP/1.1."""
@@ -101,20 +85,20 @@ class RequestHead:
     """Lower-case name -> line; of a repeated field the values, joined by commas."""
     lines: Sequence[bytes]
     """Every header line as received, without line ends."""
-    repeated: bool
+    repeated: bool = False
     """Some field occurs more than once, so `fields` and `lines` differ."""
-    named: Collection[bytes]
+    named: Collection[bytes] = ()
     """Fields that `Connection` names: not for the next hop."""
-    length: int
+    length: int = 0
     """Bytes of body to come; 0 none, -1 unknown (chunked)."""
-    upgrade: bytes
+    upgrade: bytes = b""
     """Protocol the client offers to switch to, empty for none."""
-    keep_alive: bool
+    keep_alive: bool = True
     """The client may send another request on the connection."""
-    old: bool
+    old: bool = False
     """HTTP/1.0: no chunked coding, no interim answers."""
 
-    plan: Any
+    plan: Any = None
     """What a proxy's layers derived from the head alone (and the client's address), None until they did: heads
     repeat."""
 
@@ -161,13 +145,6 @@ def read_request(head: bytes, parser: httptools.HttpRequestParser, limits: Reque
     made.target = target
     made.lines = lines
     made.fields = fields = {line.partition(b":")[0].lower(): line for line in lines}
-    made.repeated = False
-    made.old = False
-    made.keep_alive = True
-    made.length = 0
-    made.upgrade = b""
-    made.named = ()
-    made.plan = None
     if len(fields) != len(lines):
         made.repeated = True
         made.fields = fields = _joined(lines)
@@ -181,9 +158,7 @@ def read_request(head: bytes, parser: httptools.HttpRequestParser, limits: Reque
         made.host = host = value_of(fields[b"host"])
         if not _is_host(host):  # a repeated Host has a comma by now
             raise BadMessage("malformed Host")
-    elif made.old:
-        made.host = b""
-    else:
+    elif not made.old:
         raise BadMessage("missing Host")
     if target[0] != 47 or b"#" in target:
         _read_target(made)
