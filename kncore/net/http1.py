@@ -121,6 +121,8 @@ class ServerExchange(Exchange):
         self, status: int, reason: bytes, lines: Sequence[bytes], length: int, body: bytes, *, end: bool
     ) -> None:
         connection = self._connection
+        if self._transport.is_closing():
+            return  # the client is gone and `connection_lost` is on its way: uvloop refuses writes already
         self.status = status
         out = [b"HTTP/1.1 %d %b" % (status, reason), *lines]
         bodiless = self.method == b"HEAD" or status == 204 or status == 304
@@ -158,6 +160,8 @@ class ServerExchange(Exchange):
             connection.complete(self)
 
     def _send_body(self, data: bytes) -> None:
+        if self._transport.is_closing():
+            return
         size = len(data)
         self.bytes_out += size
         if self._chunked:
@@ -167,12 +171,14 @@ class ServerExchange(Exchange):
             self._transport.write(data)
 
     def _send_end(self, trailers: Sequence[bytes]) -> None:
+        if self._transport.is_closing():
+            return
         if self._chunked:
             self._transport.write(chunk((), trailers))
         self._connection.complete(self)
 
     def _send_informational(self, status: int, reason: bytes, lines: Sequence[bytes]) -> None:
-        if not self.head.old and not self.status:
+        if not self.head.old and not self.status and not self._transport.is_closing():
             self._transport.write(b"\r\n".join((b"HTTP/1.1 %d %b" % (status, reason), *lines, b"", b"")))
 
     def _send_switch(self, reason: bytes, lines: Sequence[bytes], data: bytes) -> None:
@@ -186,7 +192,8 @@ class ServerExchange(Exchange):
         self.bytes_out += len(data)
         if self._idle:
             self._touch()
-        self._transport.write(data)
+        if not self._transport.is_closing():
+            self._transport.write(data)
 
     def end_raw(self) -> None:
         """The upstream will send nothing more through the tunnel."""
@@ -194,7 +201,9 @@ class ServerExchange(Exchange):
 
     def _cut(self, text: bytes) -> None:
         connection = self._connection
-        if self._chunked:
+        if self._transport.is_closing():
+            pass
+        elif self._chunked:
             # the original ends a body that ran out of time with its text, properly terminated (serving §6.5)
             if text:
                 self._transport.write(chunk((text,), ()))

@@ -30,6 +30,8 @@ __all__ = ["ClientConnection", "Home"]
 
 WRITE_APART: Final = 32 * 1024
 """From this size a body is not worth copying behind its head."""
+INTERIM_LIMIT: Final = 32
+"""1xx answers to one request."""
 SAME_LIMIT: Final = 2048
 """Heads up to this size are kept to be recognised when they come again."""
 _NO_HEAD: Final = ResponseHead()
@@ -67,6 +69,7 @@ class ClientConnection(asyncio.Protocol):
         self._partial: bytearray | None = None
         self._chunks: ChunkedReader | None = None
         self._left = 0
+        self._interims = 0
         self._sent = True
         self._reusable = True
         self._paused = False
@@ -83,6 +86,7 @@ class ClientConnection(asyncio.Protocol):
         """Send the request: head and what there is of the body."""
         self._exchange = exchange
         self._state = _HEAD
+        self._interims = 0
         self.served += 1
         head = exchange.head
         out = [head.start, b"Host: " + exchange.authority, *head.passing(exchange.drop), *exchange.add]
@@ -109,13 +113,16 @@ class ClientConnection(asyncio.Protocol):
         self._sent = end
         if self._exchange.head.length < 0:
             data = chunk((data,), trailers if end else None)
-        if data:
+        if data and not self.transport.is_closing():
             self.transport.write(data)
 
     def send_raw(self, data: bytes) -> None:
-        self.transport.write(data)
+        if not self.transport.is_closing():
+            self.transport.write(data)
 
     def end_raw(self) -> None:
+        if self.transport.is_closing():
+            return
         if self.transport.can_write_eof():
             self.transport.write_eof()
         else:
@@ -320,6 +327,9 @@ class ClientConnection(asyncio.Protocol):
         """A 1xx: pass it on, or become a tunnel."""
         if head.status != 101:
             self._partial = bytearray()  # an answer has begun
+            self._interims += 1
+            if self._interims > INTERIM_LIMIT:
+                raise BadMessage("too many interim responses")
             exchange.informational(head)
             if rest and self._exchange is exchange:
                 self._read_head(rest)

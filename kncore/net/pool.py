@@ -159,7 +159,10 @@ class UpstreamAddress:
             self._failed(os.strerror(exc.errno) if exc.errno else str(exc))
         else:
             self.in_use += 1
-            self.released(connection)
+            if self._waiting:
+                connection.start(self._waiting.popleft())
+            else:
+                self.released(connection)  # another connection was faster
 
     def _make(self) -> ClientConnection:
         return ClientConnection(self)

@@ -477,6 +477,7 @@ async def test_a_refused_post_is_replayable_for_it_was_never_written(make_relay:
         b"HTTP/1.1 200 OK\r\n" + b"X: 1\r\n" * 300 + b"\r\n",
         b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70_000 + b"\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70_000,
+        b"HTTP/1.0 100 Continue\r\nContent-Length: 1, 1\r\n\r\n",
     ],
 )
 async def test_garbage_from_the_upstream_is_a_502(relay: Relay, garbage: bytes) -> None:
@@ -486,6 +487,22 @@ async def test_garbage_from_the_upstream_is_a_502(relay: Relay, garbage: bytes) 
     assert relay.answer.count(b"HTTP/1.1 ") == 1
     assert relay.up.gone
     assert not relay.over
+
+
+async def test_endless_interim_answers_are_garbage_too(relay: Relay) -> None:
+    relay.says(GET)
+    relay.up.answers(b"HTTP/1.1 102 Processing\r\n\r\n" * 5000)
+    assert b"HTTP/1.1 502 Bad Gateway" in relay.answer
+    assert relay.answer.count(b"HTTP/1.1 102") == 32
+
+
+async def test_answer_for_a_client_that_is_just_leaving_is_dropped(relay: Relay) -> None:
+    relay.says(GET)
+    relay.wire.closed = True  # closed, but connection_lost comes with the next iteration of the loop
+    relay.up.answers(OK)
+    assert relay.answer == b""
+    relay.connection.connection_lost(None)
+    assert relay.exchanges[0].done
 
 
 async def test_garbage_in_a_body_cuts_it(relay: Relay) -> None:
