@@ -4,6 +4,16 @@ import asyncio
 
 import pytest
 
+from tests import kubectl
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build the kubectl binaries that selected tests need: it takes longer than a test may."""
+    if session.config.option.collectonly:
+        return
+    calls = [item.callspec for item in session.items if hasattr(item, "callspec")]
+    kubectl.build({value for call in calls for value in call.params.values() if isinstance(value, kubectl.Kubectl)})
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_implicit_loop() -> None:

@@ -1,15 +1,11 @@
-"""The real kubectl against the embedded API server, in every version that can be found.
+"""The real kubectl against the embedded API server, in the versions that `tests/kubectl.py` finds or builds.
 
-Versions come from `KUBECTL` (paths, separated by colons), else from PATH: `kubectl` itself and its siblings
-`kubectl.1.*`, of which the oldest and the newest supported one (1.29 and later) are driven; all of them with
-`KUBECTL_ALL=1`. Each version gets a server, a home and caches of its own, so nothing is read from or left in the
-user's.
+Each version gets a server, a home and caches of its own, so nothing is read from or left in the user's.
 """
 
 import asyncio
 import os
 import re
-import shutil
 import ssl
 import subprocess
 import threading
@@ -22,10 +18,9 @@ import aiohttp
 import orjson
 import pytest
 
+from tests import kubectl as programs
 from torpor.embedded.apiserver.pods import ExecSession, LogOptions
 from torpor.embedded.apiserver.server import ApiServer
-
-OLDEST = (1, 29)
 
 KSVC = """
 apiVersion: serving.knative.dev/v1
@@ -65,40 +60,6 @@ spec:
       - name: web
         image: nginx:1.27
 """
-
-
-def version_of(binary: str) -> tuple[int, int]:
-    """(1, 32) of a kubectl; (0, 0) when it does not run."""
-    try:
-        told = subprocess.run(
-            [binary, "version", "--client", "-o", "json"], capture_output=True, timeout=20, check=True
-        ).stdout
-        found = re.match(r"v(\d+)\.(\d+)", orjson.loads(told)["clientVersion"]["gitVersion"])
-    except (OSError, subprocess.SubprocessError, ValueError, KeyError):
-        return (0, 0)
-    return (int(found[1]), int(found[2])) if found else (0, 0)
-
-
-def candidates() -> list[str]:
-    if named := os.environ.get("KUBECTL"):
-        return named.split(":")
-    plain = shutil.which("kubectl")
-    if plain is None:
-        return []
-    return [plain, *(str(path) for path in sorted(Path(plain).resolve().parent.glob("kubectl.1.*")))]
-
-
-def binaries() -> list[Any]:
-    """One test parameter per version to drive."""
-    found: dict[tuple[int, int], str] = {}
-    for binary in candidates():
-        found.setdefault(version_of(binary), binary)
-    supported = sorted(version for version in found if version >= OLDEST)
-    if not supported:
-        reason = f"no kubectl of version {OLDEST[0]}.{OLDEST[1]} or newer in PATH or in KUBECTL"
-        return [pytest.param("", marks=pytest.mark.skip(reason=reason), id="none")]
-    chosen = supported if os.environ.get("KUBECTL_ALL") else sorted({supported[0], supported[-1]})
-    return [pytest.param(found[one], id=f"{one[0]}.{one[1]}") for one in chosen]
 
 
 class Command:
@@ -240,13 +201,14 @@ class Kubectl:
         )
 
 
-@pytest.fixture(scope="module", params=binaries())
+@pytest.fixture(scope="module", params=programs.parameters())
 def kubectl(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubectl]:
+    binary = programs.binary(request.param)
     directory = tmp_path_factory.mktemp("kubectl")
     home = directory / "home"
     home.mkdir()
     with Running(directory) as running:
-        yield Kubectl(request.param, home, running, version_of(request.param))
+        yield Kubectl(binary, home, running, request.param.version)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import json
 import os
 import pty
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from typing import Any, TypeAlias
 import pytest
 import yaml
 
+from tests import kubectl as programs
 from torpor.cli.main import main
 
 ROOT = Path(__file__).parents[2]
@@ -75,11 +75,10 @@ def torpor(kubeconfig: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
         run("delete", kind, named)
 
 
-@pytest.fixture
-def kubectl(kubeconfig: Path, tmp_path: Path) -> Callable[..., str]:
-    program = os.environ.get("KUBECTL") or shutil.which("kubectl")
-    if program is None:
-        pytest.skip("kubectl is not installed")
+@pytest.fixture(params=programs.parameters()[-1:])
+def kubectl(request: pytest.FixtureRequest, kubeconfig: Path, tmp_path: Path) -> Callable[..., str]:
+    """The newest kubectl there is."""
+    program = programs.binary(request.param)
 
     def run(*arguments: str) -> str:
         done = subprocess.run(

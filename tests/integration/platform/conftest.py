@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +14,8 @@ from typing import Any
 
 import aiohttp
 import pytest
+
+from tests import kubectl as programs
 
 ROOT = Path(__file__).parents[3]
 EXAMPLES = ROOT / "examples"
@@ -56,12 +57,9 @@ class Platform:
         return done.stdout
 
     def kubectl(self, *arguments: str, check: bool = True, stdin: str | None = None) -> str:
-        """Run kubectl against this platform; returns its stdout. Skips, saying why, where there is none."""
-        program = os.environ.get("KUBECTL", "").partition(os.pathsep)[0] or shutil.which("kubectl")
-        if program is None:
-            pytest.skip("kubectl is not installed")
+        """Run kubectl against this platform; returns its stdout. The fixture `kubectl` says which version."""
         done = subprocess.run(
-            [program, *arguments],
+            ["kubectl", *arguments],
             env=self.environment,
             capture_output=True,
             text=True,
@@ -199,12 +197,14 @@ def start(state: Path, *arguments: str) -> Platform:
     home = state.parent / "home"
     home.mkdir(exist_ok=True)
     environment = {
-        "PATH": os.environ["PATH"],
+        "PATH": f"{home / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "HOME": str(home),
         "LANG": "C.UTF-8",
         "NO_COLOR": "1",
         "TORPOR_STATE_DIR": str(state),
         "KUBECONFIG": str(state / "kubeconfig"),
+        # 1.29 and 1.30 speak WebSocket only when asked; newer ones by themselves
+        "KUBECTL_REMOTE_COMMAND_WEBSOCKETS": "true",
         "PYTHONPATH": str(ROOT),
     }
     log = (state.parent / "up.log").open("ab")
@@ -265,6 +265,16 @@ def platform(shared_platform: Platform) -> Iterator[Platform]:
     yield shared_platform
     for service in shared_platform.get("ksvc"):
         shared_platform.torpor("delete", "ksvc", service["metadata"]["name"])
+
+
+@pytest.fixture(params=programs.parameters())
+def kubectl(request: pytest.FixtureRequest, platform: Platform) -> Iterator[Callable[..., str]]:
+    """`platform.kubectl`, and `kubectl` on the platform's PATH, in one of the versions."""
+    program = Path(platform.environment["HOME"]) / "bin" / "kubectl"
+    program.parent.mkdir(exist_ok=True)
+    program.symlink_to(programs.binary(request.param))
+    yield platform.kubectl
+    program.unlink()
 
 
 @pytest.fixture
