@@ -4,13 +4,14 @@ import ipaddress
 import os
 import socket
 from pathlib import Path
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from torpor.embedded.node import cgroups, orphans, protocol
 from torpor.embedded.node.host import Addresses, Exhausted, NetworkUnavailable, Ports, claim_network, find_network
-from torpor.embedded.node.listening import listening_ports
+from torpor.embedded.node.listening import listening_ports, listening_ports_in
 from torpor.embedded.node.protocol import BadCommand, Lines, Mount, Run
 
 
@@ -54,6 +55,20 @@ def test_two_instances_never_share_a_port_that_nobody_listens_on_yet() -> None:
     one.free(first)
     assert Ports(first, first).take() == first
     two.free(second)
+
+
+@pytest.mark.parametrize("address", [("127.0.0.1", 0), ("::1", 0)], ids=["IPv4", "IPv6"])
+def test_listeners_are_seen_and_connections_are_not(address: tuple[str, int]) -> None:
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    with socket.socket(family) as server, socket.socket(family) as client:
+        server.bind(address)
+        port = server.getsockname()[1]
+        assert port not in listening_ports()
+        server.listen()
+        client.connect(server.getsockname()[:2])
+        assert port in listening_ports()
+        assert client.getsockname()[1] not in listening_ports()
+        assert port in listening_ports_in([Path("/proc/net/tcp"), Path("/proc/net/tcp6")])
 
 
 def test_two_instances_never_share_a_network() -> None:
