@@ -79,11 +79,28 @@ class Handler(http.server.BaseHTTPRequestHandler):
 http.server.ThreadingHTTPServer(("0.0.0.0", int(os.environ.get("PORT", "8080"))), Handler).serve_forever()
 """
 
+GRPC_APP = """
+import concurrent.futures, os, time
+import grpc
+time.sleep(float(os.environ.get("SLOW", "0")))
+def check(request, context):
+    return b"\\x08\\x01" if request == b"\\x0a\\x03app" else b"\\x08\\x02"
+handlers = {"Check": grpc.unary_unary_rpc_method_handler(check)}
+server = grpc.server(concurrent.futures.ThreadPoolExecutor(2))
+server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("grpc.health.v1.Health", handlers),))
+server.add_insecure_port("0.0.0.0:" + os.environ["PORT"])
+server.start()
+server.wait_for_termination()
+"""
+
 IMAGES = """
 images:
   - match: test/app
     dir: app
     command: [python, app.py]
+  - match: test/grpc
+    dir: app
+    command: [python, health.py]
   - match: test/sh
     dir: app
     command: [/bin/sh, -c]
@@ -102,6 +119,7 @@ class World:
         self.process: asyncio.subprocess.Process
         (directory / "app").mkdir(exist_ok=True)
         (directory / "app" / "app.py").write_text(APP, encoding="utf-8")
+        (directory / "app" / "health.py").write_text(GRPC_APP, encoding="utf-8")
         (directory / "fakeproxy.py").write_text(FAKE_QUEUE_PROXY, encoding="utf-8")
         (directory / "images.yaml").write_text(IMAGES, encoding="utf-8")
         self._agent: list[asyncio.Task[None]] = []
@@ -496,18 +514,19 @@ async def test_pre_stop_runs_before_term_and_within_the_grace_period(world: Worl
     await world.until(lambda: not world.pids())
 
 
-@pytest.mark.parametrize("handler", ["httpGet", "tcpSocket", "exec"])
+@pytest.mark.parametrize("handler", ["httpGet", "tcpSocket", "exec", "grpc"])
 async def test_readiness_follows_the_application_closely(world: World, handler: str) -> None:
     port = Ports().take()
-    listening = f"grep -q :{port:04X} /proc/net/tcp"
+    listening = f"grep -q ':{port:04X} 00000000:0000 0A' /proc/net/tcp"
     probe = {
         "httpGet": {"httpGet": {"path": "/ready", "port": "web"}},
         "tcpSocket": {"tcpSocket": {"port": port}},
         "exec": {"exec": {"command": ["sh", "-c", listening]}},
+        "grpc": {"grpc": {"port": port, "service": "app"}},
     }[handler]
     container = {
         "name": "c",
-        "image": "test/app",
+        "image": "test/grpc" if handler == "grpc" else "test/app",
         "ports": [{"name": "web", "containerPort": port}],
         "env": [{"name": "PORT", "value": str(port)}, {"name": "SLOW", "value": "0.3"}],
         "readinessProbe": {**probe, "periodSeconds": 60},

@@ -208,8 +208,8 @@ async def test_kill_takes_the_whole_group_and_orphans_that_left_it(host: Host) -
     await host.client.start(run)
     await until(lambda: "stdout F ready" in host.output(run))
     marker = f"TORPOR_CONTAINER={run.container}".encode()
+    await until(lambda: len([pid for pid in pids() if marker in environment(pid)]) >= 5)
     members = [pid for pid in pids() if marker in environment(pid)]
-    assert len(members) >= 5
     await host.client.signal(run.container, signal.SIGTERM)
     await asyncio.sleep(0.1)
     assert run.container not in host.exits  # it ignores TERM
@@ -249,8 +249,8 @@ async def test_killed_runtime_takes_its_children_along_and_the_next_one_finds_th
         made = await host.client.start(run)
         await until(lambda: "stdout F up" in host.output(run))
         marker = f"TORPOR_CONTAINER={run.container}".encode()
+        await until(lambda: len([pid for pid in pids() if marker in environment(pid)]) == 3)
         members = [pid for pid in pids() if marker in environment(pid)]
-        assert len(members) == 3
         first = host.attached[0].boot
         host.process.kill()
         await host.process.wait()

@@ -201,9 +201,9 @@ class ContainerWorker:
                 ended = _last_of({"lastState": before["state"]})
                 self.status = self.status.ended(ended) if ended else self.status
             elif ran:
-                self.status = self.status.running("", 0.0)
-                self._unknown = True
-                self._begin("", Exit(code=137, signal=9, at=self._node.wall()))
+                # The whole platform was stopped, and the container with it. It did not fail, so that is not what its
+                # last state says: a Revision would be called broken for it.
+                self._runs += 1
             return
         self._id, self._log, self._started_at = found.container, found.log, found.started_at
         self._runs = int(found.meta.get("restarts", self._runs))

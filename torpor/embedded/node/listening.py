@@ -1,9 +1,9 @@
 """When does an application begin to listen? Seen from outside, without connecting to it.
 
 The cold-start timeline tells how long the application itself took. Connecting to find out would show in its logs, so
-the kernel is asked for its listening sockets, for all ports at once, every 10 ms while any is waited for (less often if
-it takes long). Asked over netlink it answers with the listeners alone; `/proc/net/tcp`, for systems without, lists every
-connection as well, and reading it while thousands linger costs more than the rest of a wake-up.
+the kernel is asked for its listening sockets, for all ports at once, every 10 ms while any is waited for (less often
+if it takes long). Asked over netlink it answers with the listeners alone; `/proc/net/tcp`, for systems without, lists
+every connection as well, and reading it while thousands linger costs more than the rest of a wake-up.
 """
 
 import asyncio

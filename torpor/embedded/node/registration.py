@@ -10,7 +10,8 @@ from kncore.api.resources import LEASES, NAMESPACES, NODES
 from kncore.clock import Clock, rfc3339
 from kncore.kube.client import Client
 from kncore.kube.errors import AlreadyExists, ApiError, NotFound
-from torpor.embedded.node.runtime_client import RuntimeClient, RuntimeLost
+from torpor.embedded.node.protocol import RuntimeRefused
+from torpor.embedded.node.runtime_client import RuntimeClient
 from torpor.embedded.node.settings import Settings
 
 __all__ = ["LIMITS", "Registration", "node_object"]
@@ -107,7 +108,7 @@ class Registration:
         if self._limits is None:
             try:
                 self._limits = str((await self._runtime.hello()).get("limits", ""))
-            except RuntimeLost:
+            except RuntimeRefused:
                 self._limits = "the container runtime does not answer"
         node = node_object(self._settings, self._clock.wall(), self._limits)
         name = self._settings.node_name

@@ -284,7 +284,11 @@ class RuntimeClient:
             made.connect(str(self._path))
             rights = array.array("i", stdio)
             made.sendmsg([protocol.encode(request)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
-            message = await session.receive()
+            # A command that ends at once may be reported as finished before it is reported as started.
+            early: list[dict[str, Any]] = []
+            while (message := await session.receive()).get("id") != request["id"]:
+                early.append(message)
+            session.pending[:0] = early
         except BaseException as exc:
             made.close()
             if isinstance(exc, OSError):

@@ -11,6 +11,8 @@ the pods.
 
 import asyncio
 import logging
+import socket
+import struct
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -208,10 +210,17 @@ class _Inbound(_Side):
         assert self.transport is not None
         target = self._proxy.pick(self._key, self._port)
         if target is None:
-            self.transport.abort()  # a reset: what a client sees where nobody listens
+            self._reset()
             return
         self.transport.pause_reading()
         self._connecting = self._proxy.opened(self, self._connect(target))
+
+    def _reset(self) -> None:
+        """End the connection so that the client sees an error, as where nobody listens, and not an empty answer."""
+        assert self.transport is not None
+        own = self.transport.get_extra_info("socket")
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
 
     async def _connect(self, target: tuple[str, int]) -> None:
         assert self.transport is not None
@@ -221,7 +230,7 @@ class _Inbound(_Side):
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 await loop.create_connection(lambda: side, *target)
         except (OSError, TimeoutError):
-            self.transport.abort()
+            self._reset()
             return
         side.other, self.other = self, side
         if self.transport.is_closing():

@@ -4,7 +4,6 @@ import ipaddress
 import os
 import socket
 from pathlib import Path
-from pathlib import Path
 from typing import Any
 
 import pytest
