@@ -18,6 +18,7 @@ from kncore.kube.client import Client, Obj, Patch, WatchEvent
 from kncore.kube.cluster import HttpClient
 from kncore.kube.errors import AlreadyExists, BadRequest, Conflict, Invalid, NotFound, UnsupportedMediaType
 from kncore.testing.kube import MemoryClient
+from torpor.embedded.apiserver.local import LocalClient
 from torpor.embedded.apiserver.server import ApiServer
 
 
@@ -42,9 +43,22 @@ async def embedded() -> AsyncIterator[Client]:
             await server.stop()
 
 
+@contextlib.asynccontextmanager
+async def local() -> AsyncIterator[Client]:
+    """The same server without HTTP between."""
+    with tempfile.TemporaryDirectory() as state:
+        server = ApiServer(state, knative=True)
+        await server.start()
+        try:
+            yield LocalClient(server.core.resources)
+        finally:
+            await server.stop()
+
+
 SERVERS: dict[str, Callable[[], contextlib.AbstractAsyncContextManager[Client]]] = {
     "memory": memory,
     "embedded": embedded,
+    "local": local,
 }
 
 
