@@ -32,8 +32,9 @@ ROOT = Path(__file__).parents[2]
 class Host:
     """A runtime process with one attached client, and what it reported."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, stop_grace: float = 0.3) -> None:
         self.directory = directory
+        self.stop_grace = stop_grace
         self.exits: dict[str, Exit] = {}
         self.attached: list[Attached] = []
         self.process: asyncio.subprocess.Process
@@ -47,7 +48,7 @@ class Host:
         self.process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-m", "torpor.embedded.node.runtime"),
             *("--socket", str(self.directory / "runtime.sock"), "--state", str(self.directory / "runtime")),
-            *("--stop-grace", "0.3", "--queue-proxy", "fakeproxy:run"),
+            *("--stop-grace", str(self.stop_grace), "--queue-proxy", "fakeproxy:run"),
             env={**os.environ, "PYTHONPATH": f"{self.directory}:{ROOT}"},
         )
 
@@ -95,8 +96,8 @@ def alive(pid: int) -> bool:
 
 
 @asynccontextmanager
-async def running(directory: Path) -> AsyncIterator[Host]:
-    host = Host(directory)
+async def running(directory: Path, stop_grace: float = 0.3) -> AsyncIterator[Host]:
+    host = Host(directory, stop_grace)
     await host.start()
     connection = asyncio.ensure_future(host.client.run())
     try:
@@ -234,13 +235,25 @@ async def test_runtime_told_to_stop_terminates_then_kills_everything(tmp_path: P
     async with running(tmp_path) as host:
         polite = host.make("sh", "-c", "trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.05; done")
         stubborn = host.make("sh", "-c", "trap '' TERM; echo up; while :; do sleep 0.05; done")
-        made = [await host.client.start(run) for run in (polite, stubborn)]
+        proxy = host.make(kind="queue-proxy", env={"SERVING_POD": "x"})
+        made = [await host.client.start(run) for run in (polite, stubborn, proxy)]
         await until(lambda: all("stdout F up" in host.output(run) for run in (polite, stubborn)))
         host.process.terminate()
         assert await asyncio.wait_for(host.process.wait(), 5) == 0
         assert not any(alive(one.pid) for one in made)
         assert "stdout F bye" in host.output(polite)
         assert not (tmp_path / "runtime.sock").exists()
+
+
+async def test_runtime_does_not_wait_for_queue_proxies_to_drain(tmp_path: Path) -> None:
+    async with running(tmp_path, stop_grace=30) as host:
+        proxy = host.make(kind="queue-proxy", env={"SERVING_POD": "x"})
+        made = await host.client.start(proxy)
+        began = time.monotonic()
+        host.process.terminate()
+        assert await asyncio.wait_for(host.process.wait(), 5) == 0
+        assert time.monotonic() - began < 3
+        assert not alive(made.pid)
 
 
 async def test_killed_runtime_takes_its_children_along_and_the_next_one_finds_the_rest(tmp_path: Path) -> None:

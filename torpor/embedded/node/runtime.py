@@ -8,7 +8,7 @@ agent, the agent may crash and come back: it attaches, is told what runs and wha
 What dies when:
 - a container's first process ends: the rest of its process group, and orphans of it that escaped the group (they are
   re-parented to us, the subreaper) are killed, its exit is announced and kept until the agent says `remove`;
-- the runtime gets SIGTERM, or its parent dies: TERM to every container, KILL after `stop_grace`, then it exits;
+- the runtime gets SIGTERM, or its parent dies: TERM to every application, KILL after `stop_grace`, then it exits;
 - the runtime itself is killed: the kernel kills its children; their children are found by the next runtime (`orphans`).
 
 Bounds: messages (`protocol.LINE_LIMIT_BYTES`), connections, unsent output per connection (a peer that does not read
@@ -235,12 +235,16 @@ class Runtime:
     # Stopping
 
     def stop(self) -> None:
-        """TERM every container now, KILL those that are left after the grace time, then end `serve`."""
+        """TERM every application now, KILL those that are left after the grace time, then end `serve`.
+
+        Queue-proxies go last and at once: asked nicely they would wait half a minute for more requests, but whoever
+        sends those has been stopped before us.
+        """
         if self._stop_at is not None:
             return
         self._stop_at = time.monotonic() + self._stop_grace
         for one in self._containers.values():
-            if one.exit is None:
+            if one.exit is None and one.run.kind != "queue-proxy":
                 _kill_group(one.pid, signal.SIGTERM)
         self._finish_stop()
 
@@ -253,7 +257,7 @@ class Runtime:
             self._kill_children()
             self._stopped = True
             return
-        if now >= self._stop_at:
+        if now >= self._stop_at or all(one.run.kind == "queue-proxy" for one in running):
             for one in running:
                 _kill_group(one.pid, signal.SIGKILL)
         if now >= self._stop_at + SWEEP_TIME:

@@ -2,10 +2,13 @@
 
 import errno
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from torpor.embedded.node import logs
 from torpor.embedded.node.crilog import LINE_BYTES, LogWriter, parse, stamp
@@ -39,6 +42,22 @@ async def tail_of(tmp_path: Path, long: str) -> str:
     rest = whole[whole.index("c\n\n") + 3 + 2 * LINE_BYTES :]
     assert sorted(rest.splitlines()) == sorted([long[2 * LINE_BYTES :], "between", "unfinished"])
     return rest
+
+
+@given(st.binary(max_size=2000), st.lists(st.integers(1, 40), max_size=80))
+def test_any_output_is_stored_exactly_however_it_arrives(data: bytes, sizes: list[int]) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        log = LogWriter(Path(directory, "0.log"))
+        rest = data
+        for size in sizes:
+            log.feed("stdout", rest[:size], 0.0)
+            rest = rest[size:]
+        log.feed("stdout", rest, 0.0)
+        log.finish(0.0)
+        path = Path(directory, "0.log")
+        entries = [parse(line) for line in path.read_bytes().split(b"\n")[:-1]] if path.exists() else []
+    stored = b"".join(entry.text + (b"\n" if entry.complete else b"") for entry in entries if entry)
+    assert stored == data + (b"" if not data or data.endswith(b"\n") else b"\n")
 
 
 async def test_rotation_keeps_two_files_and_reading_spans_both(tmp_path: Path) -> None:
