@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from kncore.breaker import Breaker, QueueFull
+from kncore.net.errors import ConnectFailed, UpstreamError
 from kncore.net.exchange import Exchange, Handler, Upstream
 from kncore.net.headers import HOP_BY_HOP, forwarded, forwarded_for
 from kncore.net.ticker import Ticker
@@ -162,6 +163,24 @@ def forward(app: Upstream) -> Handler:
 
     def handle(exchange: Exchange) -> None:
         plan: Plan = exchange.head.plan
-        exchange.forward(app, drop=_NEVER_PASSED, add=plan.add, authority=plan.authority)
+        exchange.forward(
+            app,
+            drop=_NEVER_PASSED,
+            add=plan.add,
+            authority=plan.authority,
+            on_failure=_hand_back if plan.proxied else None,
+        )
 
     return handle
+
+
+def _hand_back(exchange: Exchange, failure: UpstreamError) -> bool:
+    """The app takes no connections: close the activator's, as if the whole pod were gone.
+
+    It tries another pod then, and sends nothing here until the app answers a probe. A 502 would be an answer like any
+    other; and a pod that gives it at once looks the least loaded, so it would draw ever more requests.
+    """
+    if not isinstance(failure, ConnectFailed):
+        return False
+    exchange.abort(failure)
+    return True

@@ -136,6 +136,16 @@ async def test_overflow_of_the_queue() -> None:
         assert app.accepted == 1
 
 
+async def test_an_app_that_takes_no_connections_looks_to_an_activator_like_a_pod_that_is_gone() -> None:
+    [port] = free_ports(1)
+    async with sidecar(port) as proxy:
+        refused = f"connect to 127.0.0.1:{port}: connection refused\n".encode()
+        assert await proxy.ask(GET) == (502, refused)
+        async with await RawClient.connect(proxy.port) as activator:
+            await activator.send(GET.replace(b"Host: h", b"Host: h\r\nK-Proxy-Request: activator"))
+            assert await activator.rest() == b""
+
+
 @pytest.mark.parametrize(
     ("variable", "delay"),
     [

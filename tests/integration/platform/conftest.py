@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import aiohttp
 import pytest
@@ -121,6 +123,12 @@ class Platform:
             found["queue-proxy" if name_of(pid) == "queue-proxy" else "app"] = pid
         return found
 
+    def apps(self, service: str) -> list[int]:
+        """Pids of a service's app processes."""
+        mark = f"K_SERVICE={service}".encode()
+        pods = children(self.pid_of("torpor.embedded.node.runtime"))
+        return [pid for pid in pods if mark in environment_of(pid).split(b"\0")]
+
     async def eventually(self, check: Callable[[], Any], within: float, what: str) -> Any:
         """Wait until `check()` (sync or async) returns something true; fails after `within` seconds with the last
         value.
@@ -158,6 +166,47 @@ class Platform:
     async def asleep(self, service: str, within: float = 60) -> None:
         """Wait until a service has no pods, those being stopped aside."""
         await self.eventually(lambda: not self.pods(service), within, f"Service {service} asleep")
+
+
+class Load:
+    """Clients that ask a service without a pause, each on its own connection, and note what went wrong.
+
+    `asking(url, headers)` as a context asks `method` in the background until it is left.
+    """
+
+    def __init__(self, http: aiohttp.ClientSession) -> None:
+        self._http = http
+        self.answered = 0
+        self.failures: list[str] = []
+        self.bodies: Counter[str] = Counter()
+        """First words of the answers: the revisions that gave them."""
+
+    @asynccontextmanager
+    async def asking(
+        self, at: tuple[str, dict[str, str]], clients: int = 8, method: str = "GET"
+    ) -> AsyncIterator[Self]:
+        tasks = [asyncio.create_task(self._client(*at, method)) for _ in range(clients)]
+        try:
+            yield self
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _client(self, url: str, headers: dict[str, str], method: str) -> None:
+        while True:
+            try:
+                async with self._http.request(method, url, headers=headers) as response:
+                    body = await response.text()
+            except (aiohttp.ClientError, TimeoutError) as exc:
+                self.failures.append(repr(exc))
+            else:
+                if response.status == 200:
+                    self.answered += 1
+                    self.bodies[body.partition(" ")[0]] += 1
+                else:
+                    self.failures.append(f"{response.status} {body}")
+            await asyncio.sleep(0.002)  # the machine has other things to do than to run clients
 
 
 def children(pid: int) -> list[int]:
@@ -297,3 +346,9 @@ async def http() -> AsyncIterator[aiohttp.ClientSession]:
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=60)) as session:
         yield session
+
+
+@pytest.fixture
+def load(http: aiohttp.ClientSession) -> Load:
+    """Clients that note every failure."""
+    return Load(http)
