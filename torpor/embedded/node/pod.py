@@ -198,7 +198,8 @@ class PodWorker:
 
     async def _kill_when_gone(self) -> None:
         await self._finished.wait()
-        for worker in (*self.inits, *self.containers):
+        # The last container is the queue-proxy: while it lived, it would answer 502 for an app killed before it.
+        for worker in reversed((*self.inits, *self.containers)):
             await worker.kill()
 
     async def _leave(self) -> None:
