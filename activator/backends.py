@@ -2,9 +2,10 @@
 
 Kubernetes learns that a pod is ready from the kubelet, which waits for `initialDelaySeconds` and polls in whole
 seconds. A request that woke the pod cannot wait for that. So every address is asked directly, ready or not, from the
-moment it appears, and used as soon as its queue-proxy says that the app answers: every 10 ms at first and every 25 ms
-later while somebody waits, every 200 ms otherwise. When very many pods start at once the pace is theirs to share, or
-asking would take the processor that starting needs.
+moment it appears, and used as soon as its queue-proxy says that the app answers. While somebody waits the question may
+take a second, for our queue-proxy answers when its app is ready; until it listens, and where it answers at once, it is
+asked every 10 ms at first and every 25 ms later. When nobody waits, every 200 ms. When very many pods start at once the
+pace is theirs to share, or asking would take the processor that starting needs.
 
     appears -> asked again and again -> answers: in use -> refuses a connection, or Kubernetes takes it back -> asked
                                                         -> gone: forgotten
@@ -34,6 +35,8 @@ SHARE: Final = 0.002
 """Seconds that each address being probed adds to everybody's pace: a probe costs about half a millisecond here and as
 much in the pod, so all of them together take at most half of one processor."""
 PROBE_TIMEOUT: Final = 0.300
+PATIENT: Final = 1.0
+"""Seconds a probe may take while somebody waits."""
 
 Key = tuple[str, str]
 log = logging.getLogger(__name__)
@@ -228,7 +231,7 @@ class Backends:
         self._probing += 1
         try:
             while True:
-                answer = await self._probe(address, PROBE_TIMEOUT)
+                answer = await self._probe(address, PATIENT if revision.listener.waiting else PROBE_TIMEOUT)
                 if answer is Answer.READY:
                     del revision.provers[address]
                     revision.answers.pop(address, None)

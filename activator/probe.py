@@ -1,7 +1,6 @@
 """Asking one pod's queue-proxy whether its app answers (serving §5.5).
 
-A waking pod is asked up to a hundred times a second, and many may wake at once on a machine that is busy starting
-them; so this is one small protocol, not an HTTP client.
+Many pods may wake at once on a machine that is busy starting them; so this is one small protocol, not an HTTP client.
 """
 
 import asyncio
@@ -17,8 +16,10 @@ MAX_BYTES: Final = 4096
 
 _REQUEST: Final = (
     b"GET /healthz HTTP/1.1\r\nHost: %b\r\nUser-Agent: Knative-Activator-Probe\r\n"
-    b"K-Network-Probe: queue\r\nConnection: close\r\n\r\n"
+    b"K-Network-Probe: queue\r\n%bConnection: close\r\n\r\n"
 )
+_GRACE: Final = 0.3
+"""Seconds that an answer may be later than we asked it to wait."""
 
 
 class _Question(asyncio.Protocol):
@@ -46,11 +47,17 @@ class _Question(asyncio.Protocol):
 
 
 async def probe(address: str, timeout: float) -> Answer:
-    """Probe `ip:port` within `timeout` seconds; never raises, whatever answers there."""
+    """Probe `ip:port` within `timeout` seconds; never raises, whatever answers there.
+
+    From a second on, the queue-proxy is asked not to answer before its app is ready or that time is over (RFC 7240
+    `wait`): the answer comes the moment the app is ready, and nobody has to ask again and again meanwhile. One that
+    does not know the wish answers at once.
+    """
     loop = asyncio.get_running_loop()
-    request = _REQUEST % address.encode()
+    wait = int(timeout)
+    request = _REQUEST % (address.encode(), b"Prefer: wait=%d\r\n" % wait if wait else b"")
     try:
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(timeout + _GRACE if wait else timeout):
             transport, question = await loop.create_connection(lambda: _Question(request), *split_address(address))
             try:
                 answer = await question.answer

@@ -145,8 +145,21 @@ async def test_pod_that_hangs_does_not_delay_the_others() -> None:
         await asyncio.sleep(0.001)
         assert listener.using == {B}
         assert pods.times(A) == [0.0]
-        await asyncio.sleep(0.3)
-        assert len(pods.times(A)) == 2, "a probe is given up after 300 ms"
+        await asyncio.sleep(0.9)
+        assert len(pods.times(A)) == 1, "while somebody waits, a probe may wait as well"
+        await asyncio.sleep(0.1)
+        assert len(pods.times(A)) == 2, "but it is given up after a second"
+
+
+async def test_pod_that_hangs_is_given_up_sooner_when_nobody_waits() -> None:
+    pods = Pods()
+    pods.takes[A] = 60.0
+    async with running(pods) as (backends, _):
+        backends.update(KEY, not_ready(A))
+        await asyncio.sleep(0.49)
+        assert len(pods.times(A)) == 1
+        await asyncio.sleep(0.1)
+        assert len(pods.times(A)) == 2, "300 ms for the probe, then the ordinary pause"
 
 
 async def test_each_pod_is_used_as_soon_as_it_answers() -> None:
