@@ -181,6 +181,17 @@ class StateDir:
             os.close(descriptor)
         return None
 
+    def network(self) -> int | None:
+        """Number of the loopback network that the last run had; None before the first."""
+        try:
+            return int((self.path / "network").read_text())
+        except (OSError, ValueError):
+            return None
+
+    def keep_network(self, number: int) -> None:
+        """Remember the loopback network: the stored Services have addresses in it."""
+        (self.path / "network").write_text(f"{number}\n")
+
     def write_running(self, running: Running) -> None:
         """Publish the running platform; readers see the old file or the new one, never half of it.
 

@@ -99,7 +99,8 @@ async def up(options: Options, say: Callable[[str], None], out: Callable[[str], 
     started = time.monotonic()
     state = StateDir.create(options.state_dir)
     lock = state.lock()
-    network = claim_network()
+    network = claim_network(state.network())
+    state.keep_network(network.number)
     try:
         return await Supervisor(options, state, network, say, out, started).run()
     finally:

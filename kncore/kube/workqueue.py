@@ -15,6 +15,7 @@ import asyncio
 import heapq
 from collections import deque
 from collections.abc import Hashable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -153,7 +154,8 @@ class WorkQueue(Generic[K]):
                 if turn.done() and not turn.cancelled():
                     self._wake()  # we were woken and cancelled in one tick: wake another worker instead
                 else:
-                    self._waiters.remove(turn)
+                    with suppress(ValueError):  # a key that became ready meanwhile may have skipped us already
+                        self._waiters.remove(turn)
                 raise
         key = self._take()
         self._processing.add(key)

@@ -190,6 +190,7 @@ async def main(settings: Settings) -> None:
             clock=clock,
             record=recorder.event,
         )
+        kubelet.announce = workloads.announce
         parts: list[Part] = [
             _ApiServerPart(server),
             informers,

@@ -74,15 +74,19 @@ class Network:
             self.lease.close()
 
 
-def claim_network() -> Network:
+def claim_network(preferred: int | None = None) -> Network:
     """A /16 of loopback addresses that no other instance on this machine uses, held until `release` or our end.
+
+    Args:
+        preferred: the number to take if it is free: the one of the last run, so that Services keep their addresses.
 
     Raises:
         NetworkUnavailable: not Linux, or 249 instances run.
     """
     if sys.platform != "linux":
         raise NetworkUnavailable("pods need loopback addresses in 127/8, which only Linux has without set-up")
-    for number in range(FIRST, LAST + 1):
+    numbers = range(FIRST, LAST + 1)
+    for number in (preferred, *numbers) if preferred in numbers else numbers:
         lease = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
             lease.bind(f"\0torpor-net-{number}")

@@ -196,3 +196,15 @@ async def test_whatever_the_order_no_change_is_missed_and_no_key_is_worked_on_tw
         assert (statistics.ready, statistics.processing, statistics.delayed, statistics.failing) == (0, 0, 0, 0)
         for worker in workers:
             worker.cancel()
+
+
+async def test_workers_cancelled_while_a_key_becomes_ready_end_quietly() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    workers = [asyncio.ensure_future(queue.get()) for _ in range(3)]
+    await asyncio.sleep(0)
+    for worker in workers:
+        worker.cancel()
+    queue.add("a")  # wakes whoever waits, and finds futures that are cancelled already
+    ended = await asyncio.gather(*workers, return_exceptions=True)
+    assert [type(end) for end in ended] == [asyncio.CancelledError] * 3
+    assert await queue.get() == "a"

@@ -81,8 +81,11 @@ def test_two_instances_never_share_a_network() -> None:
     finally:
         one.release()
         two.release()
-    again = claim_network()
-    assert again.number == one.number
+    again = claim_network(preferred=two.number)  # where this instance's Services have their addresses
+    assert again.number == two.number
+    other = claim_network(preferred=two.number)
+    assert other.number != two.number
+    other.release()
     again.release()
 
 
