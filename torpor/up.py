@@ -17,6 +17,7 @@ control, then the pods.
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -101,6 +102,8 @@ async def up(options: Options, say: Callable[[str], None], out: Callable[[str], 
     lock = state.lock()
     network = claim_network(state.network())
     state.keep_network(network.number)
+    # Each run has an authority and a token of its own: a kubeconfig that leaked is worth nothing after it.
+    shutil.rmtree(state.path / "apiserver" / "credentials", ignore_errors=True)
     try:
         return await Supervisor(options, state, network, say, out, started).run()
     finally:
