@@ -41,6 +41,11 @@ class ColdStart:
     """By name, in the order of `PARTS`; a part nobody reported is missing and its time is in the next one."""
 
     @property
+    def cold(self) -> bool:
+        """False if the pod was there already and the activator only had to find it ready."""
+        return not self.parts.get("pod", 1) == self.parts.get("app", 1) == 0
+
+    @property
     def overhead(self) -> float:
         """What the platform added to the app's own start; all of it where the app's part is not known."""
         return self.total - self.parts.get("app", 0.0)

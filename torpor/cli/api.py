@@ -161,28 +161,41 @@ class Api:
     async def watch_table(
         self, resource: Resource, namespace: str | None, *, resource_version: str, labels: str = "", fields: str = ""
     ) -> AsyncGenerator[dict[str, Any], None]:
-        """Changes as Tables of one row, for ever; a stream that the server ends is continued where it was.
+        """Changes as Tables of one row, for ever; a stream that ends or breaks is continued where it was.
 
         Raises:
             Gone: the server no longer has that history; ask for the table again.
+            Unreachable: the server is not there to continue.
         """
         version = resource_version
+        broken = False
         while True:
             query = {"watch": "true", "resourceVersion": version, **_selectors(labels, fields)}
-            pending = b""
-            stream = self.client.stream(resource.path(namespace), query, accept=_TABLE)
-            async with contextlib.aclosing(stream) as chunks:
-                async for chunk in chunks:
-                    *lines, pending = (pending + chunk).split(b"\n")
-                    for line in filter(None, lines):
-                        event = orjson.loads(line)
-                        if event["type"] == "ERROR":
-                            raise from_status(event["object"])
+            try:
+                async with contextlib.aclosing(self._events(resource.path(namespace), query)) as events:
+                    async for event in events:
+                        broken = False
                         for row in event["object"].get("rows", ()):
                             version = meta.resource_version(row.get("object") or {}) or version
-                        if event["type"] != "BOOKMARK":
-                            yield event["object"]
+                        yield event["object"]
+            except Unreachable:
+                if broken:  # twice without a word in between
+                    raise
+                broken = True
             await asyncio.sleep(REWATCH)
+
+    async def _events(self, path: str, query: Mapping[str, str]) -> AsyncGenerator[dict[str, Any], None]:
+        """The events of one watch."""
+        pending = b""
+        async with contextlib.aclosing(self.client.stream(path, query, accept=_TABLE)) as chunks:
+            async for chunk in chunks:
+                *lines, pending = (pending + chunk).split(b"\n")
+                for line in filter(None, lines):
+                    event = orjson.loads(line)
+                    if event["type"] == "ERROR":
+                        raise from_status(event["object"])
+                    if event["type"] != "BOOKMARK":
+                        yield event
 
     async def apply(self, obj: dict[str, Any], namespace: str, *, force: bool = False) -> tuple[dict[str, Any], str]:
         """Apply an object on the server; returns it and `created`, `configured` or `unchanged`.

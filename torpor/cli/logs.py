@@ -2,22 +2,24 @@
 
 import asyncio
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from kncore.api import keys, meta
 from kncore.api.resources import KSERVICES, PODS, REVISIONS, Resource
 from kncore.errors import KnError
 from kncore.kube.client import Obj
-from kncore.kube.errors import ApiError, BadRequest, NotFound
+from kncore.kube.errors import ApiError, BadRequest, NotFound, Unreachable
 from torpor.cli.api import Api, connect
 from torpor.cli.output import emphasis, say
 
 __all__ = ["Options", "logs"]
 
 NEW_PODS_EVERY = 0.5  # seconds between looks for pods that started meanwhile
-NOT_STARTED_RETRY = 0.1
+RETRY = 0.1  # seconds before asking again for a log that is not there yet
 DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 _SOURCES: Mapping[str, tuple[Resource, str]] = {
     **dict.fromkeys(("ksvc", "service", "services", "kservice"), (KSERVICES, keys.SERVICE)),
@@ -72,16 +74,30 @@ def _why_none(found: Obj) -> str:
 
 
 async def _follow(api: Api, namespace: str, selector: str, options: Options) -> None:
-    """Copy the logs of every pod there is and will be; ends by cancellation."""
+    """Copy the logs of every pod there is and will be, until cancelled.
+
+    Raises:
+        ApiError: the server does not tell which pods there are.
+    """
+    failure: ApiError | None = None
     async with asyncio.TaskGroup() as group:
-        seen: set[str] = set()
+        copies: dict[str, asyncio.Task[bool]] = {}
         while True:
-            pods = (await api.client.list(PODS, namespace, labels=selector)).items
+            try:
+                pods = (await api.client.list(PODS, namespace, labels=selector)).items
+            except ApiError as exc:
+                failure = exc
+                break
             for pod in pods:
-                if meta.uid(pod) not in seen:
-                    group.create_task(_copy(api, pod, options, prefix=True), name=meta.name(pod))
-            seen = {meta.uid(pod) for pod in pods}
+                if meta.uid(pod) not in copies:
+                    copies[meta.uid(pod)] = group.create_task(
+                        _copy(api, pod, options, prefix=True), name=meta.name(pod)
+                    )
             await asyncio.sleep(NEW_PODS_EVERY)
+        for copy in copies.values():
+            copy.cancel()
+    if failure is not None:
+        raise failure
 
 
 async def _copy(api: Api, pod: Obj, options: Options, *, prefix: bool) -> bool:
@@ -89,23 +105,36 @@ async def _copy(api: Api, pod: Obj, options: Options, *, prefix: bool) -> bool:
     query = _query(pod, options)
     head = emphasis(f"{meta.name(pod)} ", "dim", stream=sys.stdout).encode() if prefix else b""
     path = PODS.path(meta.namespace(pod), meta.name(pod), "log")
+    read_until = 0.0
     while True:
         pending = b""
         try:
             async with aclosing(api.client.stream(path, query)) as chunks:
                 async for chunk in chunks:
+                    read_until = time.time()
                     *lines, pending = (pending + chunk).split(b"\n")
                     _write(head, lines)
             return True
         except ApiError as exc:
             if isinstance(exc, NotFound) and options.follow:
                 return True  # the pod ended while we looked
-            if not (isinstance(exc, BadRequest) and options.follow and "waiting to start" in str(exc)):
+            if not (options.follow and _passing(exc)):
                 say(f"{meta.name(pod)}: {exc}")
                 return False
+            if read_until:  # the server restarts; go on where it broke off
+                query = {**_query(pod, replace(options, tail=-1, since=None)), "sinceTime": _rfc3339(read_until)}
         finally:
             _write(head, [pending] if pending else [])
-        await asyncio.sleep(NOT_STARTED_RETRY)
+        await asyncio.sleep(RETRY)
+
+
+def _passing(exc: ApiError) -> bool:
+    """Whether a log may yet come: its container has not started, or the server is away for a moment."""
+    return isinstance(exc, Unreachable) or (isinstance(exc, BadRequest) and "waiting to start" in str(exc))
+
+
+def _rfc3339(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()
 
 
 def _query(pod: Obj, options: Options) -> dict[str, str]:

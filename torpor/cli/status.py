@@ -97,6 +97,7 @@ def _revision(
     name = meta.name(revision)
     mine = [pod for pod in pods if meta.labels(pod).get(keys.REVISION) == name]
     wake = latest(wakes, name)
+    cold = compose(wake, decisions, mine) if wake else None
     return {
         "name": name,
         "percent": 0,
@@ -104,7 +105,7 @@ def _revision(
         "actual": meta.at(scale, "status", "actualScale", default=0),
         "why": why(scale, decisions),
         "pods": [_pod(pod) for pod in sorted(mine, key=meta.name)],
-        "coldStart": _cold_start(compose(wake, decisions, mine)) if wake else None,
+        "coldStart": _cold_start(cold) if cold and cold.cold else None,
     }
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -128,6 +129,36 @@ async def test_logs_follow_a_service_through_sleep(platform: Any, greeter: Path,
         following.send_signal(signal.SIGINT)
         assert await asyncio.to_thread(following.wait, 10) == 130
         assert following.stderr.read() == ""
+
+
+@pytest.mark.timeout(120)
+async def test_what_follows_goes_on_when_control_restarts(own_platform: Any, greeter: Path, http: Any) -> None:
+    platform = own_platform()
+    assert run(platform, "deploy", str(greeter)).returncode == 0
+    command = [sys.executable, "-P", "-m", "torpor.cli.main"]
+    with (
+        subprocess.Popen(
+            [*command, "logs", greeter.name, "-f"], env=platform.environment, stdout=subprocess.PIPE, text=True
+        ) as logs,
+        subprocess.Popen(
+            [*command, "get", "ksvc", "-w"], env=platform.environment, stdout=subprocess.PIPE, text=True
+        ) as watch,
+    ):
+        assert logs.stdout is not None
+        assert watch.stdout is not None
+        try:
+            await answer(platform, http, greeter, path="/before")
+            assert (await asyncio.to_thread(logs.stdout.readline)).endswith(" asked for /before\n")
+            assert (await asyncio.to_thread(watch.stdout.readline)).startswith("NAME")
+            assert (await asyncio.to_thread(watch.stdout.readline)).startswith(greeter.name)
+            os.kill(platform.pid_of("torpor.embedded.control"), signal.SIGKILL)
+            await answer(platform, http, greeter, path="/after")
+            assert (await asyncio.to_thread(logs.stdout.readline)).endswith(" asked for /after\n")
+            platform.torpor("patch", f"ksvc/{greeter.name}", "-p", '{"metadata":{"labels":{"seen":"yes"}}}')
+            assert (await asyncio.to_thread(watch.stdout.readline)).startswith(greeter.name)
+        finally:
+            logs.send_signal(signal.SIGINT)
+            watch.send_signal(signal.SIGINT)
 
 
 def test_logs_of_what_is_not_there(platform: Any) -> None:

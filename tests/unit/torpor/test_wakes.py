@@ -63,6 +63,13 @@ def test_the_later_observer_is_believed() -> None:
     assert sum(cold.parts.values()) == pytest.approx(0.5)
 
 
+def test_finding_a_running_pod_ready_is_no_cold_start() -> None:
+    cold = compose(wake(), None, [pod(json.dumps({"started": T - 3, "appReady": T - 2}))])
+    assert not cold.cold
+    assert compose(wake(), None, []).cold
+    assert compose(wake(), None, [pod(json.dumps({"started": T + 0.01, "appReady": T + 0.2}))]).cold
+
+
 @pytest.mark.parametrize("times", ["", "[]", "{", '{"started": "soon"}', "null"])
 def test_a_damaged_timeline_is_no_timeline(times: str) -> None:
     assert list(compose(wake(), None, [pod(times)]).parts) == ["start", "forward"]

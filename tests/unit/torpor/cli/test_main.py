@@ -1,5 +1,6 @@
 """The command itself: quick to start, one line for every mistake, the exit codes of other commands."""
 
+import errno
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,7 +10,8 @@ from typing import TypeAlias
 
 import pytest
 
-from torpor.cli.main import main
+from kncore.errors import KnError
+from torpor.cli.main import _told, main
 
 COMMANDS = {
     *("up", "down", "demo", "apply", "get", "patch", "delete"),
@@ -150,3 +152,25 @@ def test_completion_for_the_shells(torpor: Torpor) -> None:
     assert kinds.out.split() == ["ksvc", "kpa", "king", "knative"]
     names = torpor(**environment, COMP_WORDS="torpor logs h")  # nobody to ask: no names, no noise
     assert (names.out.strip(), names.err) == ("", "")
+
+
+def test_a_full_disk_is_one_line_and_a_bug_is_a_traceback(torpor: Torpor, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(error: Exception) -> Callable[..., None]:
+        def show(*_: object) -> None:
+            raise error
+
+        return show
+
+    monkeypatch.setattr("torpor.cli.output.show", failing(OSError(errno.ENOSPC, "No space left on device", "/state/x")))
+    done = torpor("version", "-o", "json")
+    assert (done.code, done.err) == (1, "error: /state/x: No space left on device\n")
+    monkeypatch.setattr("torpor.cli.output.show", failing(OSError(errno.ENOENT, "No such file or directory", "/x")))
+    with pytest.raises(FileNotFoundError):
+        torpor("version", "-o", "json")
+
+
+def test_errors_of_tasks_are_told_as_errors_and_bugs_as_bugs() -> None:
+    ours, theirs = KnError("ours"), LookupError("theirs")
+    assert _told(ExceptionGroup("", [ExceptionGroup("", [ours]), KnError("second")])) is ours
+    mixed = ExceptionGroup("", [ours, theirs])
+    assert _told(mixed) is mixed
