@@ -281,7 +281,7 @@ def test_objects_in_other_forms(torpor: Torpor, tmp_path: Path) -> None:
         "service.serving.knative.dev/b",
     ]
     done = torpor("get", "ksvc", "a", "-o", "url")
-    assert (done.code, done.out, done.errors) == (1, "", ["service.serving.knative.dev/a has no URL (yet)"])
+    assert (done.code, done.out, done.errors) == (1, "", ["no URL (yet): service.serving.knative.dev/a"])
 
 
 def test_what_is_not_there_is_said_on_stderr(torpor: Torpor, tmp_path: Path) -> None:

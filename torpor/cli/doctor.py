@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shlex
 import shutil
 import socket
 import subprocess
@@ -178,7 +179,7 @@ def listeners(running: Running) -> Iterator[Check]:
 
 def pointed_at(running: Running, named: str) -> Check:
     """Whether $KUBECONFIG leads to this platform."""
-    export = f"export KUBECONFIG={running.kubeconfig}"
+    export = f"export KUBECONFIG={shlex.quote(running.kubeconfig)}"
     if not named:
         return Check(True, f"KUBECONFIG is not set; for kubectl: {export}")
     try:

@@ -77,7 +77,7 @@ def show(found: Mapping[str, Any], output: Output) -> None:
     """Print an object, or a list of them, in a machine-readable form.
 
     Raises:
-        KnError: `url` of what has none.
+        KnError: `url` of what has none; that of the others was printed.
     """
     items: Sequence[Mapping[str, Any]] = found.get("items", [found])
     match output:
@@ -94,10 +94,9 @@ def show(found: Mapping[str, Any], output: Output) -> None:
             for item in items:
                 sys.stdout.write(name_of(item) + "\n")
         case Output.URL:
-            for item in items:
-                if not url_of(item):
-                    raise KnError(f"{name_of(item)} has no URL (yet)")
-                sys.stdout.write(url_of(item) + "\n")
+            sys.stdout.writelines(url_of(item) + "\n" for item in items if url_of(item))
+            if without := [name_of(item) for item in items if not url_of(item)]:
+                raise KnError(f"no URL (yet): {', '.join(without)}")
     sys.stdout.flush()
 
 

@@ -96,6 +96,7 @@ def test_lists_and_single_objects_in_every_form(output: Output, capsys: pytest.C
                 assert text == "http://hello\n" * count
 
 
-def test_asking_for_a_url_that_is_not_there_fails() -> None:
-    with pytest.raises(KnError, match=r"pod/p has no URL"):
-        show(POD, Output.URL)
+def test_asking_for_a_url_that_is_not_there_fails_after_telling_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(KnError, match=r"no URL \(yet\): pod/p$"):
+        show({"items": [POD, HELLO]}, Output.URL)
+    assert capsys.readouterr().out == "http://hello\n"
