@@ -1,8 +1,9 @@
 """One service sleeps and is woken by one request, again and again: what the platform adds to the app's own start.
 
 The app's own start is measured between the wakes (`benchmarks.bare`), so a slow moment of the machine meets both. A
-wake's overhead is its total minus the median of the app's own starts; the parts of each wake, as the platform's
-components noted them, say where it went. The control is a request to the same app running by itself all the time.
+wake's overhead is its total minus the median of the app's own starts; on a machine whose speed changes, the total minus
+the own start measured just before it tells more. The parts of each wake, as the platform's components noted them, say
+where it went. The control is a request to the same app running by itself all the time.
 """
 
 import asyncio
@@ -111,6 +112,7 @@ def _summarise(
         "wake, request to last byte": totals,
         "app's own start": own,
         "overhead (wake - median own start)": overheads,
+        "same, each less the start before it": [total - one for total, one in zip(totals, own, strict=True)],
         "same, by the parts (wake - app part)": inside,
         **{f"  {NAMES.get(name, name)}": taken for name, taken in parts.items()},
         **{f"CPU of {name} until the answer": taken for name, taken in cpu.items() if name != "supervisor"},
