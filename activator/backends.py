@@ -161,7 +161,6 @@ class Backends:
         revision = self._revisions.pop(key, None)
         if revision is not None:
             revision.endpoints = Endpoints()
-            revision.healthy.clear()
             self._adjust(revision)
 
     def update(self, key: Key, endpoints: Endpoints) -> None:

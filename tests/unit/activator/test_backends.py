@@ -124,6 +124,29 @@ async def test_nobody_waits_five_times_a_second() -> None:
         assert pods.times(A)[-2:] == [0.51, 0.52], "and more who wait do not make it faster"
 
 
+async def test_who_begins_to_wait_late_gets_the_fast_pace_too() -> None:
+    pods = Pods()
+    async with running(pods) as (backends, listener):
+        backends.update(KEY, not_ready(A))
+        await asyncio.sleep(10.1)
+        listener.waiting = 1
+        backends.hurry(KEY)
+        await asyncio.sleep(0.045)
+        assert pods.times(A)[-5:] == [10.1, 10.11, 10.12, 10.13, 10.14]
+
+
+async def test_pace_is_relaxed_again_when_nobody_waits_any_more() -> None:
+    pods = Pods()
+    async with running(pods) as (backends, listener):
+        listener.waiting = 1
+        backends.hurry(KEY)
+        backends.update(KEY, not_ready(A))
+        await asyncio.sleep(0.015)
+        listener.waiting = 0
+        await asyncio.sleep(0.5)
+        assert pods.times(A) == [0.0, 0.01, 0.02, 0.22, 0.42]
+
+
 async def test_hurry_of_an_unknown_revision_is_nothing() -> None:
     async with running(Pods()) as (backends, _):
         backends.hurry(("nobody", "knows"))
@@ -337,6 +360,8 @@ async def test_service_address_is_used_when_a_mesh_hides_the_pods() -> None:
         assert len(pods.asked) == asked, "for good"
         backends.update(KEY, ready(A, B, C, cluster_ip=SERVICE))
         assert listener.cluster_ip == (SERVICE, 3), "capacity follows the number of pods"
+        backends.update(KEY, ready(A))
+        assert listener.cluster_ip == (SERVICE, 1), "a Service that we lost sight of is still where it was"
 
 
 async def test_mesh_mode_ends_when_there_are_no_pods() -> None:
