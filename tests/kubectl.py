@@ -6,7 +6,8 @@ built from the Go modules pinned in `data/kubectl` into the user's cache, once. 
 at hand are driven, every one with `KUBECTL_ALL=1`.
 
 Building takes a minute or three, more than a test may take, so it happens after collection (see `conftest.py`), and
-only if a test that was selected needs it. `python tests/kubectl.py` builds all pinned versions beforehand.
+only if a test that was selected needs it. `python tests/kubectl.py` builds what tests would build beforehand, and the
+newest in any case: what is installed may be old.
 """
 
 import fcntl
@@ -187,4 +188,4 @@ def compile_(kubectl: Kubectl) -> None:
 
 
 if __name__ == "__main__":
-    build(pinned())
+    build((*chosen(), *sorted(pinned(), key=lambda one: one.version)[-1:]))

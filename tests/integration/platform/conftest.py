@@ -275,9 +275,11 @@ def start(state: Path, *arguments: str) -> Platform:
     while time.monotonic() < deadline and process.poll() is None:
         try:
             platform.running = json.loads((state / "run.json").read_bytes())
-            return platform
+            if platform.running["pid"] == process.pid:  # one that was killed leaves its own behind
+                return platform
         except (OSError, ValueError):
-            time.sleep(0.05)
+            pass
+        time.sleep(0.05)
     logs = "".join(f"--- {path.name}\n{path.read_text()[-2000:]}\n" for path in sorted((state / "logs").glob("*.log")))
     text = (state.parent / "up.log").read_text()
     stop(platform)

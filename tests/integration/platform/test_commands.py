@@ -120,15 +120,18 @@ async def test_logs_follow_a_service_through_sleep(platform: Any, greeter: Path,
     ) as following:
         assert following.stdout is not None
         assert following.stderr is not None
-        await answer(platform, http, greeter, path="/second")
-        lines = [await asyncio.to_thread(following.stdout.readline) for _ in range(2)]
-        assert [line.partition(" ")[2] for line in lines] == ["asked for /first\n", "asked for /second\n"]
-        pods = {line.partition(" ")[0] for line in lines}
-        assert len(pods) == 2  # the one that drains, and the one that woke
-        assert all(pod.startswith(f"{greeter.name}-00001-deployment-") for pod in pods)
-        following.send_signal(signal.SIGINT)
-        assert await asyncio.to_thread(following.wait, 10) == 130
-        assert following.stderr.read() == ""
+        try:
+            await answer(platform, http, greeter, path="/second")
+            lines = [await asyncio.to_thread(following.stdout.readline) for _ in range(2)]
+            assert sorted(line.partition(" ")[2] for line in lines) == ["asked for /first\n", "asked for /second\n"]
+            pods = {line.partition(" ")[0] for line in lines}
+            assert len(pods) == 2  # the one that drains, and the one that woke
+            assert all(pod.startswith(f"{greeter.name}-00001-deployment-") for pod in pods)
+            following.send_signal(signal.SIGINT)
+            assert await asyncio.to_thread(following.wait, 10) == 130
+            assert following.stderr.read() == ""
+        finally:
+            following.kill()
 
 
 @pytest.mark.timeout(120)
