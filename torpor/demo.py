@@ -1,4 +1,4 @@
-"""`torpor demo`: the guide's story, on a platform of its own, in about two minutes.
+"""`torpor demo`: the guide's story, on a platform of its own, in under a minute.
 
 A service becomes Ready, falls asleep, wakes on a request, scales with load, falls asleep again; then a canary takes
 exactly a tenth of the traffic. The manifests are the guide's, unchanged. Windows are shortened in the ConfigMap, as

@@ -17,6 +17,7 @@ control, then the pods.
 import asyncio
 import contextlib
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -252,7 +253,7 @@ class Supervisor:
         self._say(
             f"ready in {ready:.2f} s; services answer at http://<name>.<namespace>.{self._options.domain}:{self._port}"
         )
-        self._out(f"export KUBECONFIG={self._state.kubeconfig}")
+        self._out(f"export KUBECONFIG={shlex.quote(str(self._state.kubeconfig))}")
         self._say("Ctrl-C stops")
         if self._options.files:
             await self._apply()

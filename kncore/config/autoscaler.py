@@ -47,6 +47,7 @@ class Autoscaler:
     max_scale_down_rate: float = 2.0
     """Largest shrink factor of one decision."""
     enable_scale_to_zero: bool = True
+    """Whether an idle revision may have no pods; otherwise it keeps one."""
     scale_to_zero_grace_period: float = 30.0
     """Longest wait for the activator to be in the path before the last pod goes."""
     scale_to_zero_pod_retention_period: float = 0.0
@@ -54,10 +55,13 @@ class Autoscaler:
     scale_down_delay: float = 0.0
     """A decision to shrink waits this long, whole seconds."""
     pod_autoscaler_class: str = "kpa.autoscaling.knative.dev"
+    """Which autoscaler scales a revision that does not say."""
     initial_scale: int = 1
     """Pods to reach before a revision is first Ready; 0 only if allowed."""
     allow_zero_initial_scale: bool = False
+    """Whether a revision may ask to start without pods."""
     min_scale: int = 0
+    """Pods that every reachable revision keeps, unless it says otherwise."""
     max_scale: int = 0
     """0 = no bound."""
     max_scale_limit: int = 0

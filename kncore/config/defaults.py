@@ -18,6 +18,7 @@ class Defaults:
     """Defaults of revisions. Timeouts are whole seconds; a quantity of None sets nothing."""
 
     revision_timeout_seconds: int = 300
+    """Longest a request may take where a revision does not say."""
     max_revision_timeout_seconds: int = 600
     """Largest timeout a user may set."""
     revision_response_start_timeout_seconds: int = 300
@@ -27,18 +28,27 @@ class Defaults:
     container_concurrency: int = 0
     """0 = no limit."""
     container_concurrency_max_limit: int = 1000
+    """The most a revision may ask for as `containerConcurrency`."""
     allow_container_concurrency_zero: bool = True
+    """Whether a revision may have no limit (0)."""
     enable_service_links: bool | None = False
     """None leaves it to Kubernetes."""
     user_container_name_template: str = "user-container"
     """Go template over the object's metadata."""
     init_container_name_template: str = "init-container"
+    """Go template of the name of an init container that has none."""
     revision_cpu_request: Quantity | None = None
+    """CPU request of a container that has none; None leaves it out, as for the five below."""
     revision_cpu_limit: Quantity | None = None
+    """CPU limit of a container that has none."""
     revision_memory_request: Quantity | None = None
+    """Memory request of a container that has none."""
     revision_memory_limit: Quantity | None = None
+    """Memory limit of a container that has none."""
     revision_ephemeral_storage_request: Quantity | None = None
+    """Ephemeral storage request of a container that has none."""
     revision_ephemeral_storage_limit: Quantity | None = None
+    """Ephemeral storage limit of a container that has none."""
 
     @classmethod
     def parse(cls, data: Mapping[str, str]) -> Self:

@@ -36,21 +36,33 @@ class Deployment:
     registries_skipping_tag_resolving: frozenset[str] = frozenset({"kind.local", "ko.local", "dev.local"})
     """Images there are deployed by tag."""
     digest_resolution_timeout: float = 10.0
+    """Longest the resolution of one image tag may take."""
     progress_deadline: float = 600.0
     """How long a Deployment may make no progress, whole seconds."""
     queue_sidecar_cpu_request: Quantity | None = field(default_factory=lambda: Quantity.of_milli(25))
+    """CPU request of the queue-proxy; an annotation on the revision wins, as for the five below."""
     queue_sidecar_cpu_limit: Quantity | None = None
+    """CPU limit of the queue-proxy."""
     queue_sidecar_memory_request: Quantity | None = None
+    """Memory request of the queue-proxy."""
     queue_sidecar_memory_limit: Quantity | None = None
+    """Memory limit of the queue-proxy."""
     queue_sidecar_ephemeral_storage_request: Quantity | None = None
+    """Ephemeral storage request of the queue-proxy."""
     queue_sidecar_ephemeral_storage_limit: Quantity | None = None
+    """Ephemeral storage limit of the queue-proxy."""
     queue_sidecar_token_audiences: frozenset[str] = frozenset()
     """Audiences of tokens mounted into the queue-proxy."""
     queue_sidecar_root_ca: str = ""
+    """PEM certificates that the queue-proxy trusts besides the system's."""
     queue_sidecar_tls_min_version: str = ""
+    """Oldest TLS version the queue-proxy serves; empty is 1.3."""
     queue_sidecar_tls_max_version: str = ""
+    """Newest TLS version the queue-proxy serves; empty is the newest there is."""
     queue_sidecar_tls_cipher_suites: str = ""
+    """Cipher suites the queue-proxy offers, comma-separated; empty leaves the choice to the library."""
     queue_sidecar_tls_curve_preferences: str = ""
+    """Curves the queue-proxy offers, comma-separated; empty leaves the choice to the library."""
     default_affinity_type: str = "prefer-spread-revision-over-nodes"
     """Or `none`."""
     runtime_class_names: Selectors = field(default_factory=dict)

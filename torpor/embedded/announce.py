@@ -23,6 +23,8 @@ class Announcer:
         self._say = say
         self._services = informers.of(KSERVICES)
         self._autoscalers = informers.of(POD_AUTOSCALERS)
+        self._told: dict[str, tuple[int, str]] = {}
+        """(generation, status) told last, by uid: Ready may flap while a change settles."""
         self._services.add_handler(self._service_changed)
         self._autoscalers.add_handler(self._scale_changed)
 
@@ -31,15 +33,20 @@ class Announcer:
             return
         name = meta.key(change.object)
         if change.type == "deleted":
+            self._told.pop(meta.uid(change.object), None)
             self._say(f"{name} deleted")
             return
         now, before = _readiness(change.object), _readiness(change.old)
         if now == before or now is None:
             return
         status, reason, message = now
+        news = (meta.generation(change.object), status)
+        if status == "Unknown" or self._told.get(meta.uid(change.object)) == news:
+            return
+        self._told[meta.uid(change.object)] = news
         if status == "True":
             self._say(f"{name} ready at {meta.at(change.object, 'status', 'url', default='')}")
-        elif status == "False":
+        else:
             self._say(f"{name} failed: {reason}: {message}")
 
     def _scale_changed(self, change: Change) -> None:
