@@ -190,7 +190,7 @@ class Kpa:
         self._ready_pods = ready_pods
         self._probe = probe
         self._written: dict[Key, int] = {}
-        """Replicas written last, by PodAutoscaler."""
+        """Replicas written last, by PodAutoscaler; UNKNOWN after a write that failed."""
         self._autoscalers = informers.of(POD_AUTOSCALERS)
         self._services = informers.of(SERVERLESS_SERVICES)
         self._metrics = informers.of(METRICS)
@@ -316,7 +316,7 @@ class Kpa:
         has = meta.at(deployment, "spec", "replicas", default=1) if deployment is not None else None
         if has == replicas == self._written.get(key, replicas):
             return
-        self._written.pop(key, None)  # whatever comes of the call, what we knew is not sure any more
+        self._written[key] = UNKNOWN  # until the call has succeeded: one that fails may have been carried out
         patch: list[dict[str, Any]] = [{"op": "add", "path": "/spec/replicas", "value": replicas}]
         await self._client.patch(DEPLOYMENTS, target, patch, key.namespace, how=Patch.JSON, subresource="scale")
         self._written[key] = replicas

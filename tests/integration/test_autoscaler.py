@@ -182,12 +182,16 @@ async def test_pods_are_remembered_within_a_bound(served, session, monkeypatch) 
         await stream.send_bytes(encode_messages(many))
         await until(lambda: len(served.heard) == 50)
         assert served.server.statistics().pods == 10
-        served.clock.advance(3600)
+        served.clock.advance(statserver.REMEMBERED)
+        served.server._sweep()
+        assert served.server.statistics().pods == 10
+        served.clock.advance(1)
         served.server._sweep()
         assert served.server.statistics().pods == 0
 
 
 async def test_connection_that_asks_nothing_is_closed(served, session) -> None:
+    """The sweep is called by hand; that it comes by itself is the next test's."""
     async with await RawClient.connect(served.server.port) as slow, session.ws_connect(served.url) as stream:
         await slow.send(b"GET / HTTP/1.1\r\nHost: x\r\n")  # and never an end
         await until(lambda: served.server.statistics().waiting == 1)
@@ -200,10 +204,23 @@ async def test_connection_that_asks_nothing_is_closed(served, session) -> None:
         assert served.server.statistics().waiting == 0
 
 
+async def test_what_is_too_old_is_looked_for_all_the_time(monkeypatch) -> None:
+    monkeypatch.setattr(statserver, "SWEEP", 0.01)
+    made = Served()
+    made.task = asyncio.get_running_loop().create_task(made.server.run())
+    await made.server.ready.wait()
+    async with await RawClient.connect(made.server.port) as silent:
+        await until(lambda: made.server.statistics().waiting == 1)
+        made.clock.advance(statserver.HEAD_TIMEOUT + 1)
+        assert await silent.rest() == b""
+    await made.stop()
+
+
 async def test_bucket_that_is_not_ours(served, session) -> None:
     served.owned = False
     with pytest.raises(aiohttp.ClientError):
         await session.ws_connect(served.url, headers={"Host": "autoscaler-bucket-00-of-01.knative-serving:8080"})
+    assert served.server.statistics().refused >= 1  # the client tries again on a new connection
     async with session.ws_connect(served.url):
         assert served.server.statistics().streams == 1
 

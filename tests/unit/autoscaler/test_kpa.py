@@ -249,14 +249,33 @@ async def test_scale_is_written_although_the_cache_seems_to_have_it(world) -> No
     assert world.get(DEPLOYMENTS, "hello-1-deployment")["spec"]["replicas"] == 1
 
 
-async def test_failed_patch_is_not_remembered_as_written(world) -> None:
+async def test_scale_that_may_have_been_written_is_written_again(world) -> None:
+    """3 was asked for and the answer lost; then 1 is wanted, which is what the cache still says."""
     await world.up()
     world.client.fail_next(Unavailable("away"), verb="patch", resource=DEPLOYMENTS)
-    world.result = Result(2, -111)
+    world.result = Result(3, -111)
     with pytest.raises(Unavailable):
         await world.reconcile()
+    world.result = Result(1, -111)
+    assert ("patch", "Deployment", "scale") in await world.reconcile()
+    assert ("patch", "Deployment", "scale") not in await world.reconcile()
+
+
+async def test_scale_that_somebody_else_changed_is_put_right(world) -> None:
+    await world.up()
+    world.result = Result(2, -111)
+    await world.reconcile()
+    world.client.seed(deployment(7))
+    await settled()
     await world.reconcile()
     assert world.get(DEPLOYMENTS, "hello-1-deployment")["spec"]["replicas"] == 2
+
+
+async def test_result_of_the_multiscaler_is_reconciled_at_once(world) -> None:
+    while world.kpa.controller.statistics().queue.ready:
+        world.kpa.controller.queue.done(await world.kpa.controller.queue.get())
+    world.kpa.decided(KEY)
+    assert world.kpa.controller.statistics().queue.ready == 1
 
 
 async def test_child_that_exists_but_is_not_cached_yet(world) -> None:

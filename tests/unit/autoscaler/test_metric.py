@@ -86,6 +86,14 @@ async def test_window_that_makes_no_sense_is_moved_into_its_bounds(world, given,
     assert world.collector.concurrency(KEY, 1e9).stable == 1.0
 
 
+async def test_changed_metric_is_reconciled(world) -> None:
+    while world.metrics.controller.statistics().queue.ready:
+        world.metrics.controller.queue.done(await world.metrics.controller.queue.get())
+    world.client.seed(metric(stableWindow=30_000_000_000))
+    await settled()
+    assert world.metrics.controller.statistics().queue.ready == 1
+
+
 async def test_failing_scrape_is_shown(world) -> None:
     await world.metrics.reconcile(KEY)
     world.collector.scraped(KEY, 1.0, ScrapeFailed("too few pods answered"))
@@ -184,7 +192,12 @@ def rig(monkeypatch) -> Rig:
 
 @pytest.mark.looptime
 async def test_silent_pods_are_asked_every_second_and_pushing_ones_never(rig) -> None:
-    rig.pods = [pod("old", "10.1.0.1", age=100), pod("young", "10.1.0.2"), pod("pushing", "10.1.0.3"), pod("no-ip")]
+    rig.pods = [
+        pod("old", "10.1.0.1", age=61),
+        pod("young", "10.1.0.2", age=60),
+        pod("pushing", "10.1.0.3"),
+        pod("no-ip"),
+    ]
     rig.pushing = {"pushing"}
     await rig.run(3.5)
     assert rig.asked == [(["10.1.0.1"], ["10.1.0.2"])] * 4
