@@ -7,6 +7,9 @@ import nox
 
 nox.options.sessions = ["lint", "types", "imports", "test"]
 
+QUICK = ["tests/unit", "tests/property", "tests/vectors", "tests/fuzz"]
+WHOLE = ["tests/conformance", "tests/integration"]
+
 
 @nox.session
 def lint(session: nox.Session) -> None:
@@ -29,5 +32,13 @@ def imports(session: nox.Session) -> None:
 
 @nox.session
 def test(session: nox.Session) -> None:
-    """Every test; arguments after -- replace the selection."""
-    session.run("python", "-m", "pytest", *(session.posargs or ["tests"]))
+    """Every test, the quick ones first and on two cores; arguments after -- replace the selection.
+
+    The others start servers, processes and whole platforms. Those of one file share what they start, so a file stays
+    on one core.
+    """
+    if session.posargs:
+        session.run("python", "-m", "pytest", *session.posargs)
+        return
+    session.run("python", "-m", "pytest", "-q", "-n", "2", "--dist", "worksteal", *QUICK)
+    session.run("python", "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "--durations", "10", *WHOLE)

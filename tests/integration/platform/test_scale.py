@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import math
+import time
 
 import aiohttp
 
@@ -43,17 +44,22 @@ async def test_sixty_concurrent_at_target_ten_scale_up_and_down_without_a_failur
     platform.apply(platform.manifest(name="load", image="test.local/slow:1", annotations=annotations))
     await platform.ready("load")
     wanted = math.ceil(60 / (10 * 0.7))  # serving §4.6: load over the utilized target
-    url, headers = platform.url("load", "/?sleep=100")
+    # requests long enough that what a client does between two of them, on a busy machine, hardly lowers the concurrency
+    url, headers = platform.url("load", "/?sleep=500")
     light = Clients(http, url, headers)
     async with light.running(1):
         async with Clients(http, url, headers).running(60) as heavy:
-            await platform.eventually(lambda: len(platform.pods("load")) == wanted, 10, f"{wanted} pods")
+            counts: list[int] = []
+            until = time.monotonic() + 10
+            while wanted not in counts and time.monotonic() < until:
+                counts.append(len(await asyncio.to_thread(platform.pods, "load")))
+            assert counts[-1] == wanted, counts
             await asyncio.sleep(4)
-            assert len(platform.pods("load")) == wanted
+            assert len(await asyncio.to_thread(platform.pods, "load")) == wanted
         assert heavy.failures == []
         await platform.eventually(lambda: len(platform.pods("load")) == 1, 40, "one pod for one client")
         assert light.failures == []
-        assert light.answered > 100
+        assert light.answered > 20
     await platform.asleep("load")
 
 
