@@ -18,7 +18,7 @@ from typing import Final
 
 from activator.backends import Backends
 from activator.balance import Pod
-from activator.reporter import Counted, Reporter
+from activator.reporter import Reporter
 from activator.throttler import Throttler
 from activator.wakes import Wake, Wakes
 from kncore.breaker import QueueFull
@@ -130,19 +130,17 @@ class Revision:
 
     # for passages ----------------------------------------------------------------------------------------------------
 
-    def waits(self, counted: Counted) -> Wake | None:
-        """A request has to wait. The wake-up that this begins, if no pod is there and none had begun."""
-        wake = None
-        if not self.throttler.capacity:
-            wake = self._wakes.begin(self.key, time.time())
-            if wake is not None and self.reporter.poke(counted):
-                wake.poked = time.time()
-        self._backends.hurry(self.key)
-        return wake
+    def wake_up(self) -> Wake | None:
+        """Somebody is here and no pod is: the wake-up that this begins, None if one is under way."""
+        return self._wakes.begin(self.key, time.time())
 
     def awake(self, wake: Wake) -> None:
         """The wake-up is over."""
         self._wakes.end(wake)
+
+    def hurry(self) -> None:
+        """Somebody waits."""
+        self._backends.hurry(self.key)
 
     def failed(self, pod: Pod) -> None:
         """A pod did not take a connection, or left one without an answer."""
@@ -181,7 +179,13 @@ class Passage:
         """Send the request to a pod now, or let it wait for one."""
         revision, exchange = self.revision, self.exchange
         settings = revision.settings
-        self._counted = revision.reporter.arrive(revision.key)
+        if revision.throttler.capacity:
+            self._counted = revision.reporter.arrive(revision.key)
+        else:
+            # Noted before anybody is told, so that the times of those who hear of it come after ours.
+            wake = revision.wake_up()
+            self._counted = revision.reporter.arrive(revision.key)
+            self._waking(wake)
         exchange.on_done(self._done)
         exchange.expire(
             text=TIMEOUT_TEXT,
@@ -192,7 +196,7 @@ class Passage:
         length = exchange.head.length
         try:
             if not revision.throttler.enter(self, length if 0 <= length < HELD else HELD):
-                self._wait()
+                revision.hurry()
         except QueueFull as full:
             exchange.error = full
             exchange.respond(503, b"pending request queue full\n", OVERLOADED)
@@ -207,10 +211,12 @@ class Passage:
             pod.upstream, drop=self._drop, add=self._add, authority=self._authority, on_failure=self._failed
         )
 
-    def _wait(self) -> None:
-        wake = self.revision.waits(self._counted)
+    def _waking(self, wake: Wake | None) -> None:
+        """There is no pod for us: see that the autoscaler knows, and time what follows if we are the first."""
+        told = self.revision.reporter.poke(self._counted)
         if wake is not None:
             self._wake = wake
+            wake.poked = time.time() if told else None
             self.exchange.on_answer(self._answered)
 
     def _failed(self, exchange: Exchange, failure: UpstreamError) -> bool:
@@ -223,7 +229,9 @@ class Passage:
         if failure.replayable and self._attempts < MAX_ATTEMPTS and not revision.closed:
             # The place of the pod that failed is given back last: it must not go to somebody who came later.
             if not revision.throttler.reenter(self):
-                self._wait()
+                if not revision.throttler.capacity:
+                    self._waking(revision.wake_up())
+                revision.hurry()
             revision.throttler.release(pod)
             return True
         revision.throttler.release(pod)

@@ -1,5 +1,7 @@
 """A request's way through a revision: waiting, trying again, giving up, and what is left behind (nothing)."""
 
+import time
+
 from activator.revision import MAX_ATTEMPTS
 from kncore.breaker import QueueFull
 from kncore.net.errors import ClientGone
@@ -279,3 +281,45 @@ def test_waiting_for_a_place_at_a_busy_pod_is_no_wake(world) -> None:
     world.send()
     world.send()
     assert list(world.wakes.select()) == []
+
+
+def test_wake_begins_before_anybody_is_told(world) -> None:
+    """The autoscaler's own times must not lie before the request that it heard of."""
+    told_at: list[float] = []
+    plain = world.reporter._send
+
+    def send(frame: bytes) -> bool:
+        told_at.append(time.time())
+        return plain(frame)
+
+    world.reporter._send = send
+    world.revision()
+    world.send()
+    (wake,) = world.wakes.select()
+    assert wake.requested <= told_at[0] <= wake.poked
+
+
+def test_autoscaler_is_told_of_who_waits_although_it_heard_of_the_revision_lately(world) -> None:
+    revision = world.revision()
+    world.pods(revision, "10.1.0.1:8012")
+    world.send()
+    assert len(world.told) == 1
+    world.clock.advance(1)
+    world.reporter.report()
+    world.pods(revision)  # all gone
+    assert len(world.told) == 2
+    world.send()
+    assert len(world.told) == 3, "without waiting for the next report"
+    world.send()
+    assert len(world.told) == 3
+
+
+def test_poke_that_was_lost_is_repeated_by_the_next_request(world) -> None:
+    world.revision()
+    world.stream_up = False
+    world.send()
+    world.stream_up = True
+    world.send()
+    assert world.told == [{"key": KEY, "concurrency": 1.0, "count": 1.0}]
+    (wake,) = world.wakes.select()
+    assert wake.poked is None, "this one was not told of in time"
