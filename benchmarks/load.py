@@ -5,10 +5,12 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 __all__ = ["CONNECTIONS", "Load", "NoWrk", "parse", "run"]
 
 CONNECTIONS = 64
+VARY = Path(__file__).parent / "vary.lua"
 _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
 
 
@@ -33,9 +35,14 @@ class Load:
         return self.requests / self.seconds
 
 
-def run(url: str, headers: Mapping[str, str], *, seconds: int, processor: int | None) -> Load:
+def run(
+    url: str, headers: Mapping[str, str], *, seconds: int, processor: int | None = None, vary: bool = False
+) -> Load:
     """Load a URL with one thread and 64 connections that are kept open.
 
+    Args:
+        processor: where wrk runs; None leaves that to the kernel.
+        vary: no request head is like another.
     Raises:
         NoWrk: it is not there.
     """
@@ -44,6 +51,7 @@ def run(url: str, headers: Mapping[str, str], *, seconds: int, processor: int | 
         raise NoWrk("wrk is not installed (Debian: apt-get install wrk)")
     given = [argument for name, value in headers.items() for argument in ("-H", f"{name}: {value}")]
     pinned = ["taskset", "-c", str(processor)] if processor is not None else []
+    script = ["-s", str(VARY)] if vary else []
     command = [
         *pinned,
         program,
@@ -53,6 +61,7 @@ def run(url: str, headers: Mapping[str, str], *, seconds: int, processor: int | 
         "--latency",
         "--timeout",
         "10s",
+        *script,
         *given,
         url,
     ]

@@ -4,11 +4,14 @@
     one hop:   wrk -> queue-proxy -> backend                  wrk -> nginx -> backend
     control:   wrk -> backend
 
-The backend, the same process in all five, is an nginx that returns 12 bytes (a bare uvloop protocol where there is
+The two hops are also measured with a request id in every request, so that no head is like another: ours remember the
+last heads, and a load generator that always says the same would show only that.
+
+The backend, the same process in all cases, is an nginx that returns 12 bytes (a bare uvloop protocol where there is
 none): part of a pod of the measured platform, so ours go the way of any request. Every proxy is one single-threaded
 process. With two or more processors wrk and the backend share the first and all proxies share the second: proxies are
 then measured against one processor, neither side can borrow time of the other, and whoever needs less of it per request
-wins. The five take turns, round after round, so drift of the machine meets all; ratios are taken within a round.
+wins. All take turns, round after round, so drift of the machine meets all; ratios are taken within a round.
 
 Requests per second need a machine that does nothing else. CPU per request hardly minds company; "per CPU second" is
 what a whole processor would carry at that cost.
@@ -19,7 +22,7 @@ import contextlib
 import os
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from benchmarks import load, nginx
@@ -34,6 +37,13 @@ __all__ = ["measure"]
 
 IMAGE = "bench.local/fast:latest"
 AWAKE = {"autoscaling.knative.dev/min-scale": "1", "autoscaling.knative.dev/max-scale": "1"}
+VARIED = "{}, heads differ"
+PAIRS = {
+    "two hops": ("activator + queue-proxy", "nginx x2"),
+    "two hops, heads differ": (VARIED.format("activator + queue-proxy"), VARIED.format("nginx x2")),
+    "one hop": ("queue-proxy", "nginx"),
+}
+"""Ours, and what it is compared with."""
 SECONDS = 5
 WARM_UP = 2
 ENTRY = {"K-Proxy-Request": "activator"}
@@ -49,7 +59,9 @@ class Path:
     host: str
     pids: Sequence[int]
     """The proxies on it."""
-    headers: dict[str, str]
+    headers: Mapping[str, str] = field(default_factory=dict)
+    vary: bool = False
+    """No request head is like another."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,18 +83,16 @@ async def measure(report: Report) -> None:
         with contextlib.ExitStack() as stack:
             inner, inner_address = stack.enter_context(nginx.proxy(backend))
             outer, outer_address = stack.enter_context(nginx.proxy(inner_address))
+            host = paths.two.host
+            nginx_two = Path(name="nginx x2", url=_url(outer_address), host=host, pids=(outer.pid, inner.pid))
             every = [
                 paths.two,
-                Path(
-                    name="nginx x2",
-                    url=_url(outer_address),
-                    host=paths.two.host,
-                    pids=(outer.pid, inner.pid),
-                    headers={},
-                ),
+                nginx_two,
+                replace(paths.two, name=VARIED.format(paths.two.name), vary=True),
+                replace(nginx_two, name=VARIED.format(nginx_two.name), vary=True),
                 paths.one,
-                Path(name="nginx", url=_url(inner_address), host=paths.two.host, pids=(inner.pid,), headers={}),
-                Path(name="backend alone", url=_url(backend), host=paths.two.host, pids=(), headers={}),
+                Path(name="nginx", url=_url(inner_address), host=host, pids=(inner.pid,)),
+                Path(name="backend alone", url=_url(backend), host=host, pids=()),
             ]
             pinned = _pin(every, paths.backend_pids)
             await asyncio.to_thread(_rounds, report, every, pinned)
@@ -110,9 +120,7 @@ async def _ours(running: Platform) -> _Ours:
     port = _port_of(backends[0])
     host = running.host("fast")
     return _Ours(
-        two=Path(
-            name="activator + queue-proxy", url=_url(running.ingress), host=host, pids=(activator, queue), headers={}
-        ),
+        two=Path(name="activator + queue-proxy", url=_url(running.ingress), host=host, pids=(activator, queue)),
         one=Path(name="queue-proxy", url=_url((pod_ip, 8012)), host=host, pids=(queue,), headers=ENTRY),
         backend=("127.0.0.1", port),
         backend_pids=backends,
@@ -168,7 +176,8 @@ def _rounds(report: Report, paths: Sequence[Path], pinned: bool) -> None:
 
 def _run(path: Path, seconds: int, processor: int | None) -> Taken:
     before = [cpu_seconds([pid]) for pid in path.pids]
-    result = load.run(path.url, {"Host": path.host, **path.headers}, seconds=seconds, processor=processor)
+    headers = {"Host": path.host, **path.headers}
+    result = load.run(path.url, headers, seconds=seconds, processor=processor, vary=path.vary)
     after = [cpu_seconds([pid]) for pid in path.pids]
     if result.errors:
         raise NotMeasured(f"{path.name}: {result.errors} of {result.requests} requests failed")
@@ -194,13 +203,9 @@ def _summarise(report: Report, taken: dict[str, list[Taken]], *, seconds: int, p
         )
         report.samples[name] = [{**asdict(run.load), "rate": run.load.rate, "cpu_us": list(run.cpu_us)} for run in runs]
         report.summary[name] = _facts(rates, cpu)
-    ratios = {
-        "two hops, ours / nginx": _ratio(taken["activator + queue-proxy"], taken["nginx x2"]),
-        "one hop, ours / nginx": _ratio(taken["queue-proxy"], taken["nginx"]),
-    }
+    ratios = {f"{name}, ours / nginx": _ratio(taken[ours], taken[theirs]) for name, (ours, theirs) in PAIRS.items()}
     efforts = {
-        "two hops, nginx / ours": _ratio(taken["nginx x2"], taken["activator + queue-proxy"], _effort),
-        "one hop, nginx / ours": _ratio(taken["nginx"], taken["queue-proxy"], _effort),
+        f"{name}, nginx / ours": _ratio(taken[theirs], taken[ours], _effort) for name, (ours, theirs) in PAIRS.items()
     }
     report.summary["ratios"] = ratios
     report.summary["cpu_ratios"] = efforts
