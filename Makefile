@@ -6,6 +6,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 FILE ?=
 
+# nox runs the tools of .venv by name
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
 .PHONY: help demo up down test lint types imports unit clean
 
 help: ## show this list

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import sys
 import time
@@ -156,7 +157,10 @@ async def test_no_descriptor_signal_state_or_terminal_is_inherited(host: Host) -
     first, second = host.output(run)
     assert first == "stdout F ['0', '1', '2', '3'] True"  # 3 is the listing itself
     # Python, the program, ignores SIGPIPE and SIGXFSZ by itself (bits 13 and 25); nothing else is ignored or blocked.
-    assert "SigIgn:\\t0000000001001000" in second
+    # Signals 32 and 33 are glibc's own, not to be changed, and ignored in whatever `make` started: it uses posix_spawn.
+    ignored = re.search(r"SigIgn:\\t([0-9a-f]+)", second)
+    assert ignored is not None
+    assert int(ignored[1], 16) & ~(0b11 << 31) == 0x1001000
     assert "SigBlk:\\t0000000000000000" in second
     assert second.endswith("True")
 

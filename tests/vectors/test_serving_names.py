@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from kncore.config.domain import Domain
-
 from kncore.api.names import child_name
+from kncore.config.domain import Domain
 
 
 def test_child_name(vectors: Any) -> None:

@@ -1,4 +1,4 @@
-"""An app for the platform tests: slow to start ($STARTUP seconds), and able to work (?sleep=ms), fail and tell its pid."""
+"""An app for the platform tests: slow to start ($STARTUP seconds); it can work (?sleep=ms), fail and tell its pid."""
 
 import os
 import signal
