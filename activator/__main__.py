@@ -1,8 +1,11 @@
 """`python -m activator`: the ingress and activator process."""
 
 import asyncio
+import os
 import socket
 import sys
+from collections.abc import Sequence
+from typing import Final
 
 from activator.app import Proxy
 from activator.backends import Backends
@@ -19,38 +22,46 @@ from kncore.errors import ConfigError
 from kncore.kube.cluster import HttpClient
 from kncore.kube.informers import Informers
 from kncore.net.pool import Pool, PoolLimits, UpstreamAddress
-from kncore.net.server import Server
+from kncore.net.server import BACKLOG, Server
 from kncore.net.statstream import StatStream
 from kncore.net.ticker import Ticker
 from kncore.runtime import run, serve, stop_on_signals
 from kncore.telemetry import logs
 
-NOT_CONNECTED = "connection has not yet been established"
-STOPPING = "received SIGTERM from kubelet"
+NOT_CONNECTED: Final = "connection has not yet been established"
+STOPPING: Final = "received SIGTERM from kubelet"
 
 
 class Front:
-    """The two listeners: open once the routes are known, closed last."""
+    """The two listeners: bound at once, served when the routes are known, closed last.
+
+    While a restarted activator reads its routes, who connects waits instead of being refused.
+
+    Args:
+        sockets: of the public and the internal listener.
+    """
 
     name = "listeners"
 
-    def __init__(self, config: Config, proxy: Proxy, informers: Informers, ticker: Ticker) -> None:
+    def __init__(
+        self,
+        config: Config,
+        sockets: Sequence[socket.socket],
+        proxy: Proxy,
+        informers: Informers,
+        ticker: Ticker,
+    ) -> None:
         self._config = config
         self._informers = informers
-        self._ticker = ticker
+        self._sockets = sockets
         self._servers = (Server(proxy.public, ticker=ticker), Server(proxy.internal, ticker=ticker))
         self.stopping = False
 
     async def run(self) -> None:
         """Serve until cancelled."""
         await self._informers.wait_synced()
-        config = self._config
-        listeners = ((config.public, config.public_fd), (config.internal, config.internal_fd))
-        for server, ((host, port), inherited) in zip(self._servers, listeners, strict=True):
-            if inherited is None:
-                await server.listen(host, port)
-            else:
-                await server.listen(sock=socket.socket(fileno=inherited))
+        for server, sock in zip(self._servers, self._sockets, strict=True):
+            await server.listen(sock=sock)
         await asyncio.get_running_loop().create_future()
 
     async def drain(self) -> None:
@@ -63,8 +74,29 @@ class Front:
                 group.create_task(server.drain(deadline))
 
 
+def _listener(address: tuple[str, int], inherited: int | None, option: str) -> socket.socket:
+    """A listening socket: the one we were given, else a new one."""
+    if inherited is not None:
+        return socket.socket(fileno=inherited)
+    host, port = address
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server(address, family=family, backlog=BACKLOG)
+    except OSError as exc:
+        why = os.strerror(exc.errno) if exc.errno else str(exc)
+        raise ConfigError(f"{option} {host}:{port}: {why}; is another process listening there?") from exc
+
+
 async def main(config: Config) -> None:
-    """Put the activator together and serve."""
+    """Put the activator together and serve.
+
+    Raises:
+        ConfigError: an address to listen on cannot be had.
+    """
+    sockets = (
+        _listener(config.public, config.public_fd, "--public"),
+        _listener(config.internal, config.internal_fd, "--internal"),
+    )
     stop = stop_on_signals()
     client = HttpClient.from_kubeconfig(config.kubeconfig) if config.kubeconfig else HttpClient.in_cluster()
     informers = Informers(client)
@@ -105,7 +137,7 @@ async def main(config: Config) -> None:
                 any_domain=config.any_domain,
                 elsewhere=upstreams.elsewhere if config.any_domain else None,
             )
-            front = Front(config, proxy, informers, ticker)
+            front = Front(config, sockets, proxy, informers, ticker)
             Sync(informers, proxy, backends, make=make)
             await serve([informers, backends, stream, reporter, front], stop, drain=front.drain)
     finally:
@@ -117,6 +149,6 @@ if __name__ == "__main__":
     logs.configure("activator")
     try:
         settings = Config.read(sys.argv[1:])
+        run(lambda: main(settings))
     except ConfigError as exc:
         sys.exit(f"activator: {exc}")
-    run(lambda: main(settings))

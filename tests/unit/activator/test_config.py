@@ -1,7 +1,11 @@
 """Command line and environment of an activator."""
 
+import os
+import socket
+
 import pytest
 
+from activator.__main__ import _listener
 from activator.config import Config
 from kncore.errors import ConfigError
 
@@ -52,3 +56,21 @@ def test_missing_variables_are_all_named() -> None:
 def test_numbers_must_be_numbers() -> None:
     with pytest.raises(ConfigError, match="MAX_IDLE_PROXY_CONNS=many"):
         Config.read([], {**ENV, "MAX_IDLE_PROXY_CONNS": "many"})
+
+
+def test_port_that_is_taken_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"--public 127.0.0.1:{port}: Address already in use"):
+            _listener(("127.0.0.1", port), None, "--public")
+
+
+def test_free_port_is_bound_before_anything_is_served() -> None:
+    with _listener(("127.0.0.1", 0), None, "--internal") as bound:
+        socket.create_connection(bound.getsockname(), timeout=1).close()
+
+
+def test_inherited_socket_is_used_as_it_is() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as made:
+        with _listener(("192.0.2.1", 1), os.dup(made.fileno()), "--public") as inherited:
+            assert inherited.getsockname() == made.getsockname()
