@@ -71,6 +71,8 @@ def test_free_port_is_bound_before_anything_is_served() -> None:
 
 
 def test_inherited_socket_is_used_as_it_is() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as made:
-        with _listener(("192.0.2.1", 1), os.dup(made.fileno()), "--public") as inherited:
-            assert inherited.getsockname() == made.getsockname()
+    with (
+        socket.create_server(("127.0.0.1", 0)) as made,
+        _listener(("192.0.2.1", 1), os.dup(made.fileno()), "--public") as inherited,
+    ):
+        assert inherited.getsockname() == made.getsockname()
