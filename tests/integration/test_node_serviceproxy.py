@@ -1,11 +1,12 @@
 """Cluster IPs over real sockets."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
+import uvloop
 
 from kncore.api.resources import SERVICES
 from kncore.kube.informers import Informers
@@ -57,18 +58,26 @@ class World:
                 await asyncio.sleep(0.005)
 
 
-@pytest.fixture
-async def world() -> AsyncIterator[World]:
+@asynccontextmanager
+async def running() -> AsyncIterator[World]:
     network = claim_network()
     made = World(network)
     tasks = [asyncio.ensure_future(made.informers.run()), asyncio.ensure_future(made.proxy.run())]
     await made.informers.wait_synced()
-    yield made
-    for task in reversed(tasks):
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-    network.release()
+    try:
+        yield made
+    finally:
+        for task in reversed(tasks):
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        network.release()
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    async with running() as made:
+        yield made
 
 
 async def backend(host: str, port: int, answer: bytes) -> asyncio.Server:
@@ -117,6 +126,36 @@ async def test_connections_go_to_ready_endpoints_in_turn(world: World) -> None:
         await asyncio.sleep(0.05)
         assert {await ask(ip, 80) for _ in range(3)} == {b"2"}
         await world.until(connections=0)
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_either_side_may_speak_first_or_say_nothing(loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """On both loops, since they differ in when a connection that was just accepted is read."""
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"hello ")
+        writer.write(await reader.read())
+        writer.close()
+
+    async def check() -> None:
+        async with running() as world:
+            ip, pod = str(world.network.cluster_ips[6]), str(world.network.pod_ips[1])
+            world.slice((pod, True))
+            await world.service(ip)
+            await world.until(listeners=1)
+            async with await asyncio.start_server(greet, pod, world.port):
+                assert await ask(ip, 80) == b"hello "
+                assert await ask(ip, 80, b"x") == b"hello x"
+                assert await ask(ip, 80, b"y" * 3_000_000) == b"hello " + b"y" * 3_000_000
+                reader, writer = await asyncio.open_connection(ip, 80)
+                assert await reader.readexactly(6) == b"hello "
+                writer.write_eof()
+                assert await reader.read() == b""
+                writer.close()
+                await world.until(connections=0)
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(check())
 
 
 async def test_nobody_there_looks_like_a_closed_port(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -204,6 +204,7 @@ class _Inbound(_Side):
         self._key = key
         self._port = port
         self._connecting: asyncio.Task[None] | None = None
+        self._early = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -212,8 +213,22 @@ class _Inbound(_Side):
         if target is None:
             self._reset()
             return
-        self.transport.pause_reading()
         self._connecting = self._proxy.opened(self, self._connect(target))
+
+    def data_received(self, data: bytes) -> None:
+        if self.other is None:
+            # Not in connection_made(): uvloop and CPython 3.11.2 start to read after it whatever it said.
+            assert self.transport is not None
+            self.transport.pause_reading()
+            self._early += data
+        else:
+            super().data_received(data)
+
+    def eof_received(self) -> bool:
+        if self.other is None:
+            self.ended = True
+            return True
+        return super().eof_received()
 
     def _reset(self) -> None:
         """End the connection so that the client sees an error, as where nobody listens, and not an empty answer."""
@@ -226,17 +241,23 @@ class _Inbound(_Side):
         assert self.transport is not None
         loop = asyncio.get_running_loop()
         side = _Side()
+        side.other = self  # before it is connected: an app may speak first
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 await loop.create_connection(lambda: side, *target)
         except (OSError, TimeoutError):
             self._reset()
             return
-        side.other, self.other = self, side
+        self.other = side
         if self.transport.is_closing():
             side.abort()
-        else:
+            return
+        if self._early:
+            super().data_received(self._early)
+            self._early = b""
             self.transport.resume_reading()
+        if self.ended and side.transport is not None:
+            side.transport.write_eof()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._connecting is not None:
