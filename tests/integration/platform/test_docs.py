@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from tests import kubectl as programs
+
 ROOT = Path(__file__).parents[3]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 BLOCK = re.compile(
@@ -42,12 +44,26 @@ def script(page: Path, ingress: str) -> str:
     return re.sub(r"localhost:8080\b", f"localhost:{port}", "\n".join(parts))
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if list(blocks(page))], ids=lambda page: page.name)
+def runnable() -> list[Any]:
+    """A test for each page with commands; those that use kubectl do so in the newest version there is."""
+    newest = programs.parameters()[-1]
+    made = []
+    for page in PAGES:
+        if list(blocks(page)):
+            uses = "kubectl " in script(page, "")
+            marks = newest.marks if uses else ()
+            made.append(pytest.param(page, newest.values[0] if uses else None, marks=marks, id=page.name))
+    return made
+
+
+@pytest.mark.parametrize(("page", "kubectl"), runnable())
 @pytest.mark.timeout(300)
-def test_the_commands_of_a_page_run(page: Path, platform: Any, tmp_path: Path) -> None:
+def test_the_commands_of_a_page_run(
+    page: Path, kubectl: programs.Kubectl | None, platform: Any, tmp_path: Path
+) -> None:
     text = script(page, platform.running["ingress"])
-    if "kubectl " in text and not (os.environ.get("KUBECTL") or shutil.which("kubectl")):
-        pytest.skip("kubectl is not installed")
+    if "curl " in text and not shutil.which("curl"):
+        pytest.skip("curl is not installed")
     assert BASH is not None
     home = tmp_path / "home"
     home.mkdir()
@@ -56,7 +72,11 @@ def test_the_commands_of_a_page_run(page: Path, platform: Any, tmp_path: Path) -
         done = subprocess.run(
             [BASH, "-c", text],
             cwd=ROOT,
-            env={**platform.environment, "HOME": str(home), "PATH": f"{commands(tmp_path)}:{os.environ['PATH']}"},
+            env={
+                **platform.environment,
+                "HOME": str(home),
+                "PATH": f"{commands(tmp_path, kubectl)}:{os.environ['PATH']}",
+            },
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -69,15 +89,15 @@ def test_the_commands_of_a_page_run(page: Path, platform: Any, tmp_path: Path) -
     assert done.returncode == 0, f"{page}\n{done.stdout}\n{done.stderr}"
 
 
-def commands(tmp_path: Path) -> Path:
-    """A directory for PATH with the `torpor` under test."""
+def commands(tmp_path: Path, kubectl: programs.Kubectl | None) -> Path:
+    """A directory for PATH with the `torpor` under test, and kubectl."""
     folder = tmp_path / "bin"
     folder.mkdir()
     torpor = folder / "torpor"
     torpor.write_text(f'#!/bin/sh\nexec {sys.executable} -P -m torpor.cli.main "$@"\n')
     torpor.chmod(0o755)
-    if kubectl := os.environ.get("KUBECTL"):
-        (folder / "kubectl").symlink_to(kubectl.partition(os.pathsep)[0])
+    if kubectl is not None:
+        (folder / "kubectl").symlink_to(programs.binary(kubectl))
     return folder
 
 
