@@ -390,6 +390,71 @@ async def test_all_pods_together_have_as_long_as_one(monkeypatch) -> None:
         await scrape.scrape(None, [f"p{number}" for number in range(100)], [], random.Random(1))  # type: ignore[arg-type]
 
 
+# asking the activator -------------------------------------------------------------------------------------------------
+
+
+def a_service(protocol: str = "http1", name: str = "hello-1"):
+    return {
+        "metadata": {"name": "hello-1", "namespace": "default"},
+        "spec": {"protocolType": protocol},
+        "status": {"serviceName": name} if name else {},
+    }
+
+
+@asynccontextmanager
+async def probing(answer: bytes):
+    """The probe, through a proxy that answers this; yields it and the requests it made."""
+
+    async def script(connection: Connection) -> None:
+        await connection.request()
+        await connection.send(answer)
+
+    async with ScriptedUpstream(script) as proxy, aiohttp.ClientSession() as session:
+        made = app.public_service_probe(session, cluster_domain="cluster.local", proxy=f"http://127.0.0.1:{proxy.port}")
+        yield made, proxy.requests
+
+
+@pytest.mark.parametrize(("protocol", "port"), [("http1", ""), ("h2c", ":81")])
+async def test_probe_goes_to_the_public_service(protocol: str, port: str) -> None:
+    async with probing(ok(b"activator")) as (probe, requests):
+        assert await probe(a_service(protocol))
+    (request,) = requests
+    assert request.line == f"GET http://hello-1.default.svc.cluster.local{port}//healthz HTTP/1.1"
+    assert request.headers["k-network-probe"] == "activator"
+    assert request.headers["user-agent"] == "Knative-Autoscaling-Probe"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        ok(b"queue"),
+        ok(b"activator\n"),
+        ok(b"activator" * 1000),
+        b"HTTP/1.1 400 Bad Request\r\nContent-Length: 9\r\n\r\nactivator",
+        b"HTTP/1.1 302 Found\r\nLocation: http://hello-1.default.svc.cluster.local/\r\nContent-Length: 0\r\n\r\n",
+        b"nonsense\r\n\r\n",
+        b"",
+    ],
+    ids=range(7),
+)
+async def test_anything_but_the_activators_word_is_a_no(answer: bytes) -> None:
+    async with probing(answer) as (probe, _):
+        assert not await probe(a_service())
+
+
+async def test_probe_that_gets_no_answer_is_a_no(monkeypatch) -> None:
+    monkeypatch.setattr(app, "PROBE_TIMEOUT", 0.1)
+
+    async def silent(connection: Connection) -> None:
+        await asyncio.sleep(10)
+
+    async with ScriptedUpstream(silent) as proxy, aiohttp.ClientSession() as session:
+        probe = app.public_service_probe(session, cluster_domain="x", proxy=f"http://127.0.0.1:{proxy.port}")
+        assert not await probe(a_service())
+        assert not await app.public_service_probe(session, cluster_domain="x", proxy="http://127.0.0.1:1")(a_service())
+        assert not await probe(a_service(name=""))
+
+
 # the whole ------------------------------------------------------------------------------------------------------------
 
 
