@@ -19,6 +19,7 @@ from autoscaler.explain import Explanations
 from autoscaler.kpa import Kpa, Probe
 from autoscaler.metric import BY_REVISION, Metrics, Scraper, is_serving, revision_index
 from autoscaler.multiscaler import MultiScaler
+from autoscaler.scrape import read_at_most
 from autoscaler.statserver import StatServer
 from kncore.api import keys, meta
 from kncore.api.resources import PODS
@@ -148,7 +149,7 @@ def public_service_probe(session: aiohttp.ClientSession, *, cluster_domain: str,
             async with session.get(
                 url, headers=headers, proxy=proxy, timeout=timeout, allow_redirects=False
             ) as response:
-                return response.status == 200 and await response.content.read(64) == b"activator"
+                return response.status == 200 and await read_at_most(response, 64) == b"activator"
         except (aiohttp.ClientError, TimeoutError):
             return False
 

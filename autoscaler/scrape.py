@@ -26,6 +26,7 @@ __all__ = [
     "candidates",
     "extrapolate",
     "open_session",
+    "read_at_most",
     "sample_size",
     "scrape",
     "scrape_pod",
@@ -89,6 +90,14 @@ def open_session() -> aiohttp.ClientSession:
     )
 
 
+async def read_at_most(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    """The first `limit` bytes of a body, in however many pieces they come."""
+    body = b""
+    while len(body) < limit and (more := await response.content.read(limit - len(body))):
+        body += more
+    return body
+
+
 async def scrape_pod(session: aiohttp.ClientSession, address: str) -> Stat:
     """One pod's stat from `http://<address>/metrics`.
 
@@ -105,12 +114,7 @@ async def scrape_pod(session: aiohttp.ClientSession, address: str) -> Stat:
                 raise ScrapeFailed(f"GET http://{address}/metrics answered {response.status}")
             if response.headers.get("Content-Type") != "application/protobuf":
                 raise ScrapeFailed(f"GET http://{address}/metrics did not answer application/protobuf")
-            body = await response.content.read(SCRAPE_LIMIT_BYTES)
-            while len(body) < SCRAPE_LIMIT_BYTES and (
-                more := await response.content.read(SCRAPE_LIMIT_BYTES - len(body))
-            ):
-                body += more
-            return read_scrape_body(body)
+            return read_scrape_body(await read_at_most(response, SCRAPE_LIMIT_BYTES))
     except (aiohttp.ClientError, TimeoutError, WireError) as exc:
         raise ScrapeFailed(f"cannot scrape {address}: {str(exc) or type(exc).__name__}") from exc
 

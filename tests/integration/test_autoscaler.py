@@ -424,6 +424,18 @@ async def test_probe_goes_to_the_public_service(protocol: str, port: str) -> Non
     assert request.headers["user-agent"] == "Knative-Autoscaling-Probe"
 
 
+async def test_answer_in_two_pieces_is_one() -> None:
+    async def script(connection: Connection) -> None:
+        await connection.request()
+        await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nactiv")
+        await asyncio.sleep(0.05)
+        await connection.send(b"ator")
+
+    async with ScriptedUpstream(script) as proxy, aiohttp.ClientSession() as session:
+        probe = app.public_service_probe(session, cluster_domain="x", proxy=f"http://127.0.0.1:{proxy.port}")
+        assert await probe(a_service())
+
+
 @pytest.mark.parametrize(
     "answer",
     [
