@@ -55,6 +55,8 @@ RESPONSE_LINES: Final = 256
 
 _HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+;=%-]*)(?::[0-9]*)?")
 _ABSOLUTE: Final = re.compile(rb"(?i:https?)://([^/?#]*)(.*)", re.DOTALL)
+_NOT_ASCII: Final = re.compile(rb"[\x80-\xff]")
+_RAW_TARGET: Final = re.compile(rb"([!-~]+ /)([!-~\x80-\xff]*) HTTP/1\.[01]")
 _TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32} ")
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t -~\x80-\xff]*))?")
 _NOT_PASSED: Final = HOP_BY_HOP | {b"content-length"}
@@ -127,6 +129,9 @@ def read_request(head: bytes, parser: httptools.HttpRequestParser, limits: Reque
         raise BadMessage("request line too long", 414)
     if len(head) > head_bytes or len(lines) > head_lines:
         raise BadMessage("request header fields too large", 431)
+    if not start.isascii() and (raw := _RAW_TARGET.fullmatch(start)) is not None:
+        head = raw[1] + _NOT_ASCII.sub(_percent, raw[2]) + head[raw.end(2) :]
+        start = head[: head.index(b"\r")]
     try:
         parser.feed_data(head)
     except httptools.HttpParserUpgrade:
@@ -165,6 +170,13 @@ def read_request(head: bytes, parser: httptools.HttpRequestParser, limits: Reque
     if not FRAMING.isdisjoint(fields):
         _read_framing(made)
     return made
+
+
+def _percent(found: re.Match[bytes]) -> bytes:
+    """A byte of a target in the form it should have had: curl sends raw what was typed, and other servers take it. Sent
+    on like this it leaves no second parser in doubt.
+    """
+    return b"%%%02X" % found[0][0]
 
 
 def _joined(lines: list[bytes]) -> dict[bytes, bytes]:

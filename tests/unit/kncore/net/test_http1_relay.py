@@ -168,6 +168,11 @@ async def test_absolute_form_without_path(relay: Relay) -> None:
     assert relay.up.got.startswith(b"GET /?y HTTP/1.1\r\n")
 
 
+async def test_a_target_as_somebody_typed_it_is_sent_on_encoded(relay: Relay) -> None:
+    relay.says("GET /ü%20a?ö=1 HTTP/1.1\r\nHost: h\r\nX: ä\r\n\r\n".encode())
+    assert relay.up.got == "GET /%C3%BC%20a?%C3%B6=1 HTTP/1.1\r\nHost: h\r\nX: ä\r\n\r\n".encode()
+
+
 async def test_edits(make_relay: Callable[..., Relay]) -> None:
     def handler(exchange: Exchange) -> None:
         exchange.forward(relay, drop={b"host", b"x-one"}, add=(b"X-Two: 2",), authority=b"inner:1")
