@@ -69,8 +69,12 @@ APP = """
 import http.server, os, sys, time
 time.sleep(float(os.environ.get("SLOW", "0")))
 class Handler(http.server.BaseHTTPRequestHandler):
+    sick = False
     def do_GET(self):
-        self.send_response(500 if self.path == "/alive" and os.path.exists("sick") else 200)
+        if self.path == "/alive" and os.path.exists("infect"):  # this process, and none that follows it
+            os.remove("infect")
+            Handler.sick = True
+        self.send_response(500 if self.path == "/alive" and self.sick else 200)
         self.send_header("Content-Length", "2")
         self.end_headers()
         self.wfile.write(b"ok")
@@ -551,10 +555,8 @@ async def test_liveness_failure_restarts_the_container(world: World) -> None:
     await world.create(container, terminationGracePeriodSeconds=1)
     await world.until(world.ready)
     before = world.container()["containerID"]
-    sick = world.directory / "app" / "sick"
-    sick.touch()
+    (world.directory / "app" / "infect").touch()
     await world.until(lambda: world.container()["lastState"].get("terminated"))
-    sick.unlink()
     await world.until(world.ready)
     assert world.container()["containerID"] != before
     assert world.container()["restartCount"] == 1
