@@ -14,7 +14,7 @@ from autoscaler.decide import Decision, Observed
 from autoscaler.explain import Explanations
 from autoscaler.scrape import ScrapeFailed, open_session, scrape_pod
 from autoscaler.statserver import MAX_MESSAGE_BYTES, StatServer
-from kncore.api.resources import DEPLOYMENTS, POD_AUTOSCALERS
+from kncore.api.resources import DEPLOYMENTS, POD_AUTOSCALERS, PODS
 from kncore.clock import SystemClock
 from kncore.config.store import Store
 from kncore.kube.informers import Informers
@@ -378,6 +378,21 @@ async def test_spare_pods_stand_in_for_those_that_fail(monkeypatch) -> None:
     assert await scrape.scrape(None, [], [], random.Random(1)) is None  # type: ignore[arg-type]
 
 
+async def test_settled_pods_are_asked_first_and_stand_for_the_young_ones_too(monkeypatch) -> None:
+    asked: list[str] = []
+
+    async def ask_pod(session, address: str) -> Stat:
+        asked.append(address)
+        return GOOD
+
+    monkeypatch.setattr(scrape, "scrape_pod", ask_pod)
+    old, young = [f"old-{number}" for number in range(7)], [f"young-{number}" for number in range(3)]
+    made = await scrape.scrape(None, old, young, random.Random(1))  # type: ignore[arg-type]
+    assert sorted(asked) == [f"old-{number}:9090" for number in range(7)]
+    assert made is not None
+    assert made.average_concurrent_requests == pytest.approx(10 * 2.5)
+
+
 async def test_all_pods_together_have_as_long_as_one(monkeypatch) -> None:
     monkeypatch.setattr(scrape, "TIMEOUT", 0.1)
 
@@ -498,6 +513,18 @@ async def test_request_at_a_sleeping_revision_becomes_a_pod() -> None:
                         await stream.send_bytes(FRAME)
                         await asyncio.sleep(0.02)
                 assert replicas() == 1
+
+                def actual() -> int:
+                    found = client.peek(POD_AUTOSCALERS, "hello-1", "default")
+                    return int(found["status"]["actualScale"]) if found else -1
+
+                client.seed(POD)  # starting: nothing to tell yet
+                await asyncio.sleep(0.02)
+                assert actual() == 0
+                client.seed({**POD, "status": {**POD["status"], "conditions": [{"type": "Ready", "status": "True"}]}})
+                await until(lambda: actual() == 1)
+                await client.delete(PODS, "hello-1-abc", "default", grace=0)
+                await until(lambda: actual() == 0)
             async with session.get(f"http://127.0.0.1:{built.server.port}/explain/default/hello-1") as response:
                 shown = await response.json()
         assert shown["want"] == 1
@@ -553,3 +580,5 @@ METRIC = named(
     spec={"stableWindow": 60_000_000_000, "panicWindow": 6_000_000_000, "scrapeTarget": "hello-1-private"},
 )
 METRIC["metadata"]["ownerReferences"] = OWNED
+POD = named("Pod", "v1", "hello-1-abc", spec={}, status={"phase": "Running", "podIP": "127.0.0.1"})
+POD["metadata"]["labels"] = {"serving.knative.dev/revision": "hello-1"}

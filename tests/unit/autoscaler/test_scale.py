@@ -133,3 +133,8 @@ def test_retention_keeps_the_last_pod_longer_than_the_grace_period() -> None:
 def test_retention_shorter_than_grace() -> None:
     kept = at(retention=10.0, activity_age=15.0, proxy_age=15.0)
     assert plan(kept, activator_answers=True) == Plan(want=0, recheck=15.0)
+
+
+def test_end_of_the_retention_itself_is_late_enough() -> None:
+    kept = at(retention=40.0, activity_age=40.0, proxy_age=0.0)
+    assert plan(kept, activator_answers=True) == Plan(want=0, apply=0)
