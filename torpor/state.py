@@ -23,6 +23,8 @@ from kncore.errors import KnError
 
 __all__ = ["InUse", "NotRunning", "Running", "StateDir", "default_state_dir", "find_state_dir"]
 
+PRIVATE = ("apiserver", "logs", "node")
+"""What others must not look into, whoever made the state directory: objects, logs, the files of Secrets."""
 LOCK_PATIENCE = 0.3  # seconds; an asker holds the lock for some ten microseconds
 LOCK_RETRY = 0.01
 
@@ -99,7 +101,9 @@ class StateDir:
         """
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            (path / "logs").mkdir(mode=0o700, exist_ok=True)
+            for name in PRIVATE:
+                (path / name).mkdir(mode=0o700, exist_ok=True)
+                (path / name).chmod(0o700)
         except OSError as exc:
             raise KnError(
                 f"cannot use {path} as state directory: {exc.strerror}; give another with --state-dir"

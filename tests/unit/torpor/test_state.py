@@ -131,6 +131,13 @@ def test_readers_see_all_of_run_json_or_the_one_before(state: StateDir) -> None:
     os.close(held)
 
 
+def test_what_holds_secrets_is_private_in_a_directory_that_is_not(tmp_path: Path) -> None:
+    (tmp_path / "node").mkdir(mode=0o755)  # as an older version left it
+    StateDir.create(tmp_path)
+    for name in ("apiserver", "logs", "node"):
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o700
+
+
 def test_a_directory_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(KnError, match=r"cannot use .*--state-dir"):
