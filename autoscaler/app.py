@@ -27,7 +27,7 @@ from kncore.clock import Clock
 from kncore.config.store import Store
 from kncore.kube.client import Client, Key, Obj
 from kncore.kube.informer import Change
-from kncore.kube.informers import Informers
+from kncore.kube.informers import Informers, Synced
 from kncore.kube.lease import AlwaysLeader, Leader
 from kncore.runtime import Part
 from kncore.wire import Stat
@@ -47,19 +47,6 @@ class Autoscaler:
     explanations: Explanations
     forget: Callable[[], None]
     """Drop all that was collected and decided: another replica does that now."""
-
-
-class _Synced:
-    """Runs a part once the caches are complete."""
-
-    def __init__(self, part: Part, informers: Informers) -> None:
-        self.name = part.name
-        self._part = part
-        self._informers = informers
-
-    async def run(self) -> None:
-        await self._informers.wait_synced()
-        await self._part.run()
 
 
 def build(
@@ -127,7 +114,7 @@ def build(
     server = StatServer(listen, on_stat, explanations, clock, owns=owns)
     scraper = Scraper(collector, pods, server, clock, metrics.controller.enqueue)
     parts: list[Part] = [metrics.controller, kpa.controller, multiscaler, scraper]
-    return Autoscaler([server, *(_Synced(part, informers) for part in parts)], server, explanations, forget)
+    return Autoscaler([server, *(Synced(part, informers) for part in parts)], server, explanations, forget)
 
 
 def public_service_probe(session: aiohttp.ClientSession, *, cluster_domain: str, proxy: str | None = None) -> Probe:

@@ -9,7 +9,6 @@ themselves until the informers are synced.
 
 from collections.abc import Callable, Mapping
 
-from controller.config import CurrentLogging, follow
 from controller.configuration import ConfigurationReconciler
 from controller.digest import DigestResolver, Digests
 from controller.frame import Events, Reconciler, World
@@ -22,6 +21,7 @@ from controller.serverlessservice import ServerlessServiceReconciler
 from controller.service import ServiceReconciler
 from kncore.clock import Clock
 from kncore.config.store import Store
+from kncore.kube import configs
 from kncore.kube.client import Client
 from kncore.kube.informers import Informers, Synced
 from kncore.kube.lease import Leader
@@ -75,14 +75,12 @@ def build(
         any_ingress_class: report the status of every KIngress, not only of our class.
         leader: who works on which keys, by controller name; this process on all by default.
     """
-    logging = CurrentLogging()
     world = World(
         client=client,
         informers=informers,
         config=config,
         clock=clock,
         events=recorder,
-        logging=logging,
         system_namespace=system_namespace,
         cluster_domain=cluster_domain,
     )
@@ -114,6 +112,6 @@ def build(
                 controllers[reconciler.name].enqueue_all(reconciler.primary.keys())
 
     config.subscribe(configuration_changed)
-    follow(informers, config, logging, recorder, system_namespace, configuration_changed)
+    configs.follow(informers, config, system_namespace, recorder)
     parts: list[Part] = [digests, ingress.prober, *controllers.values()]
     return [Synced(part, informers) for part in parts]

@@ -7,10 +7,9 @@ workqueue. A body therefore only says what it saw. Source: serving §1.6.
 
 import copy
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
-from controller.config import CurrentLogging
 from kncore.api import meta
 from kncore.api.conditions import Conditions, post_process, pre_process
 from kncore.api.meta import Obj
@@ -46,7 +45,6 @@ class World:
     config: Store
     clock: Clock
     events: Events
-    logging: CurrentLogging = field(default_factory=CurrentLogging)
     system_namespace: str = "knative-serving"
     cluster_domain: str = "cluster.local"
 

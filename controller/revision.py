@@ -68,7 +68,7 @@ class RevisionReconciler:
 
     async def _body(self, revision: Obj, conditions: Conditions) -> None:
         was_ready = meta.is_true(revision, "Ready")
-        settings = Settings.of(self._world.config, self._world.logging.value, self._world.system_namespace)
+        settings = Settings.of(self._world.config, self._world.system_namespace)
         template = settings.observability.revision_url_template
         if template:
             revision["status"]["logUrl"] = template.replace("${REVISION_UID}", meta.uid(revision))

@@ -4,10 +4,10 @@ import json
 from dataclasses import dataclass
 from typing import Any, Self
 
-from controller.config import Logging
 from kncore.config.autoscaler import Autoscaler
 from kncore.config.deployment import Deployment
 from kncore.config.features import Features
+from kncore.config.logging import Logging
 from kncore.config.network import Network
 from kncore.config.observability import Metrics, Observability
 from kncore.config.store import Store
@@ -28,7 +28,7 @@ class Settings:
     system_namespace: str = "knative-serving"
 
     @classmethod
-    def of(cls, store: Store, logging: Logging, system_namespace: str = "knative-serving") -> Self:
+    def of(cls, store: Store, system_namespace: str = "knative-serving") -> Self:
         """What is in force now."""
         return cls(
             autoscaler=store.autoscaler,
@@ -36,7 +36,7 @@ class Settings:
             features=store.features,
             network=store.network,
             observability=store.observability,
-            logging=logging,
+            logging=store.logging,
             system_namespace=system_namespace,
         )
 

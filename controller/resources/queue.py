@@ -122,7 +122,7 @@ def _environment(
         ("SERVING_POD", {"fieldRef": {"fieldPath": "metadata.name"}}),
         ("SERVING_POD_IP", {"fieldRef": {"fieldPath": "status.podIP"}}),
         ("SERVING_LOGGING_CONFIG", settings.logging.config),
-        ("SERVING_LOGGING_LEVEL", settings.logging.queue_proxy_level),
+        ("SERVING_LOGGING_LEVEL", settings.logging.levels.get("queueproxy", "")),
         ("USER_PORT", str(user_port)),
         ("SYSTEM_NAMESPACE", settings.system_namespace),
         ("SERVING_READINESS_PROBE", _readiness(serving, sidecars, user_port, multi=multi)),

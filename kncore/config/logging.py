@@ -22,6 +22,8 @@ _PREFIX: Final = "loglevel."
 class Logging:
     """Levels by component; live for all but queue-proxies, which get theirs when their pod is made."""
 
+    config: str = ""
+    """`zap-logger-config` as it is, for queue-proxies of the original."""
     default: str = "info"
     """What zap-logger-config says."""
     levels: Mapping[str, str] = field(default_factory=dict)
@@ -48,7 +50,7 @@ class Logging:
                 read.check(level in LEVELS, f"{key}: unrecognized level: {quote(data[key])}", key)
                 levels[key.removeprefix(_PREFIX)] = level
         read.finish()
-        return cls(default=default, levels=levels)
+        return cls(config=data.get("zap-logger-config", ""), default=default, levels=levels)
 
     def level(self, component: str) -> str:
         """The level of a component's logs."""

@@ -157,6 +157,8 @@ class UpstreamAddress:
             self._failed("connection refused")
         except OSError as exc:
             self._failed(os.strerror(exc.errno) if exc.errno else str(exc))
+        except (ValueError, OverflowError) as exc:  # a host or port that no address can have
+            self._failed(str(exc))
         else:
             self.in_use += 1
             if self._waiting:

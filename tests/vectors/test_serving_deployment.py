@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from controller.config import Logging
 from controller.resources import deployment, image, podautoscaler
 from controller.settings import Settings
 from kncore.config.store import Store
@@ -20,7 +19,7 @@ def test_children_of_revisions_are_as_recorded(vectors: Load) -> None:
     problems = []
     for case in vectors("serving/deployment.json")["cases"]:
         config, expect, revision = case["config"], case["expect"], case["revision"]
-        settings = Settings.of(Store.of(config), Logging.parse(config.get("config-logging", {})))
+        settings = Settings.of(Store.of(config))
         wanted = {
             "deployment": comparable(expect.get("deployment")),
             "deployment_error": expect.get("deployment_error"),

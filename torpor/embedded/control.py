@@ -197,7 +197,8 @@ async def main(settings: Settings) -> None:
             recorder,
             images,
             *controllers,
-            *(Synced(part, informers) for part in (*scaling.parts, *workloads)),
+            *scaling.parts,
+            *(Synced(part, informers) for part in workloads),
             kubelet,
             Readiness(informers, scaling.server.ready),
         ]
