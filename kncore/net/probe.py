@@ -2,8 +2,8 @@
 
 `http`, `tcp` and `grpc` follow what kubelet does for the probes of a pod spec (serving §6.6): an HTTP answer of
 200..399 passes (redirects on the same host are followed, others count as passed), a TCP connection passes by coming
-up, gRPC asks `grpc.health.v1.Health/Check`. `queue` is Knative's own question to a queue-proxy. All return None when
-the probe passes and otherwise the reason, for people.
+up, gRPC asks `grpc.health.v1.Health/Check`. All return None when the probe passes and otherwise the reason, for
+people.
 
 The gRPC exchange is one unary call, so a few HTTP/2 frames by hand do: headers are sent as HPACK literals, of the
 answer only its DATA frame is read, because the status SERVING is nowhere else.
@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urljoin, urlsplit
 
-__all__ = ["grpc", "http", "queue", "tcp"]
+__all__ = ["grpc", "http", "tcp"]
 
 ANSWER_LIMIT: Final = 10 * 1024
 """Bytes read of an HTTP answer; kubelet's own bound."""
@@ -69,23 +69,6 @@ async def http(
     except (OSError, ValueError, asyncio.IncompleteReadError) as exc:
         return _why(exc)
     return None if 200 <= status < 400 else f"status {status}"
-
-
-async def queue(host: str, port: int, deadline: float, *, headers: Sequence[tuple[str, str]] = ()) -> str | None:
-    """Whether the queue-proxy there says that its app is ready (serving §5.5)."""
-    try:
-        async with asyncio.timeout_at(deadline):
-            status, answer = await _get(
-                f"http://{_authority(host, port)}/healthz",
-                (("User-Agent", "Knative-Activator-Probe"), ("K-Network-Probe", "queue"), *headers),
-            )
-    except TimeoutError:
-        return "timed out"
-    except (OSError, ValueError, asyncio.IncompleteReadError) as exc:
-        return _why(exc)
-    if status != 200:
-        return f"status {status}"
-    return None if answer.endswith(b"\r\n\r\nqueue") else "unexpected body"
 
 
 async def grpc(host: str, port: int, service: str, deadline: float) -> str | None:

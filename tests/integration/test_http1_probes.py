@@ -80,7 +80,6 @@ async def test_every_kind_keeps_its_deadline() -> None:
         for attempt in (
             probe.http("127.0.0.1", app.port, "/", soon(0.1)),
             probe.grpc("127.0.0.1", app.port, "", soon(0.1)),
-            probe.queue("127.0.0.1", app.port, soon(0.1)),
         ):
             assert await attempt == "timed out"
         assert await probe.tcp("127.0.0.1", app.port, soon(0.1)) is None
@@ -93,7 +92,6 @@ async def test_nobody_listens() -> None:
         probe.tcp("127.0.0.1", port, soon()),
         probe.http("127.0.0.1", port, "/", soon()),
         probe.grpc("127.0.0.1", port, "", soon()),
-        probe.queue("127.0.0.1", port, soon()),
     ):
         assert await attempt == "connection refused"
 
@@ -113,21 +111,6 @@ async def test_https_does_not_check_the_certificate() -> None:
     async with server:
         port = server.sockets[0].getsockname()[1]
         assert await probe.http("127.0.0.1", port, "/", soon(), tls=True) is None
-
-
-@pytest.mark.parametrize(
-    ("answer", "expected"),
-    [
-        (ok(b"queue"), None),
-        (ok(b"activator"), "unexpected body"),
-        (b"HTTP/1.1 503 X\r\nContent-Length: 0\r\n\r\n", "status 503"),
-    ],
-)
-async def test_queue(answer: bytes, expected: str | None) -> None:
-    async with answering(answer) as app:
-        assert await probe.queue("127.0.0.1", app.port, soon()) == expected
-    headers = app.requests[0].headers
-    assert (headers["user-agent"], headers["k-network-probe"]) == ("Knative-Activator-Probe", "queue")
 
 
 class Health(grpc.GenericRpcHandler):
