@@ -37,6 +37,7 @@ from torpor.state import Running, StateDir
 
 __all__ = ["Options", "StartFailed", "up"]
 
+TRIES = 3  # starts of control before what it says keeps it from starting is believed not to pass
 READY_TIMEOUT = 60.0  # seconds; a cold disk and a busy machine included
 ACTIVATOR_GRACE = 10.0  # seconds for requests in flight at Ctrl-C
 CONTROL_GRACE = 5.0
@@ -139,6 +140,13 @@ class Supervisor:
         self._api_up = asyncio.Event()
         self._control_ready = asyncio.Event()
         self._stop = asyncio.Event()
+        self._unable = ""
+        """Why control could not start when it last tried."""
+        self._tries = 0
+        """Starts of control in a row that ended with such a reason."""
+        self._heard = ""
+        self._hopeless = asyncio.Event()
+        """It never started, and will not."""
         environment = {
             **options.environment,
             "TORPOR_NET": network.prefix,
@@ -225,9 +233,11 @@ class Supervisor:
         try:
             async with asyncio.timeout(READY_TIMEOUT):
                 await self._either(self._api_up.wait())
-                if not self._stop.is_set():
+                if self._api_up.is_set():
                     start_activator()
                 await self._either(self._control_ready.wait())
+                if self._hopeless.is_set():
+                    raise StartFailed(self._unable)
                 while not self._stop.is_set() and not await self._activator_ready():  # noqa: ASYNC110  another process
                     await asyncio.sleep(0.02)
         except TimeoutError:
@@ -281,8 +291,9 @@ class Supervisor:
         await runtime.stop(RUNTIME_GRACE)
 
     async def _either(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Wait for something, or for the order to stop."""
-        waits = [asyncio.ensure_future(work), asyncio.ensure_future(self._stop.wait())]
+        """Wait for something, or for the order to stop, or until there is nothing to wait for."""
+        ends = (self._stop.wait(), self._hopeless.wait())
+        waits = [asyncio.ensure_future(one) for one in (work, *ends)]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -317,13 +328,24 @@ class Supervisor:
         if report.get("api"):  # and its kubeconfig is written
             self._api_up.set()
         if report.get("ready"):
+            self._unable, self._tries = "", 0
             self._control_ready.set()
-        if text := report.get("say"):
+        if (text := report.get("say")) and (self._control_ready.is_set() or text != self._heard):
+            self._heard = text  # each try to start would say it again
             self._say(str(text))
+        if text := report.get("failed"):
+            self._tries += 1
+            if text != self._unable and self._control_ready.is_set():
+                self._say(f"control cannot start again: {text}")
+            self._unable = str(text)
 
     def _died(self, name: str, exit_: Exit) -> None:
         if self._stop.is_set():
             return
+        if name == "control" and self._unable:
+            if self._tries >= TRIES and not self._control_ready.is_set():
+                self._hopeless.set()
+            return  # it said why
         how = f"signal {signal.Signals(-exit_.code).name}" if exit_.code < 0 else f"exit code {exit_.code}"
         self._say(f"{name} ended ({how}) after {exit_.lived:.1f} s; starting it again; log: {self._state.log(name)}")
 

@@ -6,7 +6,8 @@ process, the verbs are called without HTTP between: a small write costs a quarte
 app waits for. The activator, kubectl and everybody else use HTTPS.
 
 Reports to `torpor up` on standard output, one JSON object a line: `{"api": true}` when the API server listens,
-`{"ready": true}` when everything runs, `{"say": "..."}` for the person in front of it.
+`{"ready": true}` when everything runs, `{"say": "..."}` for the person in front of it, `{"failed": "..."}` when it
+cannot start, and why.
 
 Order: the API server, the objects a platform starts with, then everything else at once. On SIGTERM the reverse; pods
 are not touched, they belong to the runtime process and a restarted control takes them over.
@@ -14,11 +15,12 @@ are not touched, they belong to the runtime process and a restarted control take
 
 import argparse
 import asyncio
+import contextlib
 import ipaddress
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +59,7 @@ __all__ = ["Settings", "main"]
 
 CLUSTER_DOMAIN = "cluster.local"
 AUTOSCALER_PORT = 8080
+RELIEF = 5.0  # seconds without a write that failed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +95,32 @@ def report(**facts: object) -> None:
     """Tell `torpor up` something; it may have gone, and then so will we."""
     sys.stdout.buffer.write(orjson.dumps(facts) + b"\n")
     sys.stdout.buffer.flush()
+
+
+class Storage:
+    """Tells the person in front when changes cannot be stored any more (a full disk), and when they can again."""
+
+    def __init__(self, directory: Path, say: Callable[[str], None]) -> None:
+        self._directory = directory
+        self._say = say
+        self._told = False
+        self._relief: asyncio.TimerHandle | None = None
+
+    def changed(self, trouble: str) -> None:
+        """Writes begin to fail for this reason, or (empty) one has succeeded; see `Journal`."""
+        if self._relief is not None:
+            self._relief.cancel()
+            self._relief = None
+        if not trouble:
+            # On a nearly full disk small writes fit and large ones do not: that is not worth a line each time.
+            self._relief = asyncio.get_running_loop().call_later(RELIEF, self._relieved)
+        elif not self._told:
+            self._told = True
+            self._say(f"changes cannot be stored in {self._directory} and are refused ({trouble}); what runs goes on")
+
+    def _relieved(self) -> None:
+        self._told = False
+        self._say(f"changes can be stored in {self._directory} again")
 
 
 class Pods:
@@ -146,6 +175,7 @@ async def main(settings: Settings) -> None:
         sock=settings.api,
         pods=pods,
         cluster_ips=AddressPool(str(network.cluster_ips)),
+        on_trouble=Storage(state.path, lambda text: report(say=text)).changed,
     )
     await server.start()
     server.write_kubeconfig(state.kubeconfig)
@@ -240,4 +270,6 @@ if __name__ == "__main__":
     try:
         run(lambda: main(Settings.read(sys.argv[1:])))
     except KnError as exc:
+        with contextlib.suppress(OSError):
+            report(failed=str(exc))  # its log may be on the disk that is full
         sys.exit(f"control: {exc}")

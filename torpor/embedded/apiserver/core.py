@@ -9,6 +9,7 @@ A core serves its verbs from `open` on; its keepers work while `run` runs.
 
 import asyncio
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ class Core:
     Args:
         knative: install Knative's CustomResourceDefinitions.
         max_pages: bound on the size of the state in pages of 4 KiB; None: none.
+        on_trouble: see `Journal`.
     """
 
     def __init__(
@@ -55,8 +57,9 @@ class Core:
         cluster_ips: ClusterIps,
         knative: bool = True,
         max_pages: int | None = None,
+        on_trouble: Callable[[str], None] = lambda why: None,
     ) -> None:
-        self.store = Store(Journal(state_dir, max_pages=max_pages))
+        self.store = Store(Journal(state_dir, max_pages=max_pages, on_trouble=on_trouble))
         self.registry = Registry()
         self.resources = Resources(self.store, self.registry, admission, clock=clock, cluster_ips=cluster_ips)
         self._admission = admission

@@ -87,9 +87,15 @@ class Journal:
     Args:
         directory: made if missing, readable by its owner only: objects include Secrets.
         max_pages: bound on the size of the file in pages of 4 KiB; None is SQLite's own.
+        on_trouble: called with the reason when a write fails after others had not, and with an empty text when one
+            succeeds again. On a disk that is nearly full the two alternate: small writes still fit.
     """
 
-    def __init__(self, directory: Path, *, max_pages: int | None = None) -> None:
+    def __init__(
+        self, directory: Path, *, max_pages: int | None = None, on_trouble: Callable[[str], None] = lambda why: None
+    ) -> None:
+        self._on_trouble = on_trouble
+        self._troubled = False
         self._directory = directory
         self._path = directory / "objects.sqlite"
         self._max_pages = max_pages
@@ -161,6 +167,10 @@ class Journal:
                 if self._loop is None:
                     raise
                 self._loop.call_exception_handler({"message": "a change was not fully published", "exception": fault})
+        trouble = next((str(answer) for answer in answers if answer is not None), "")
+        if bool(trouble) != self._troubled and self._db is not None:
+            self._troubled = bool(trouble)
+            self._on_trouble(trouble)
         # an estimate is enough: each row touches a page or two, plus its size
         self._pages += sum(2 + len(row[4] or b"") // 4096 for row in rows)
         if self._pages >= CHECKPOINT_PAGES and self._loop is not None:

@@ -7,7 +7,7 @@ objects that nobody collects would be a slower and more obscure end.
 import asyncio
 import logging
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +56,7 @@ class ApiServer:
         hosts: further names the server may be called by.
         knative: install Knative's CustomResourceDefinitions.
         max_pages: bound on the size of the state in pages of 4 KiB; None: none.
+        on_trouble: told when writes begin to fail (a full disk) and when they succeed again; see `Journal`.
         sock: a socket that listens on `listen` already, from whoever keeps it open while this process restarts.
     """
 
@@ -74,6 +75,7 @@ class ApiServer:
         limits: Limits | None = None,
         knative: bool = True,
         max_pages: int | None = None,
+        on_trouble: Callable[[str], None] = lambda why: None,
         sock: socket.socket | None = None,
     ) -> None:
         directory = Path(state_dir)
@@ -92,6 +94,7 @@ class ApiServer:
             cluster_ips=cluster_ips or AddressPool("10.96.0.0/16"),
             knative=knative,
             max_pages=max_pages,
+            on_trouble=on_trouble,
         )
         self._identity: credentials.Identity | None = None
         self._app: App | None = None

@@ -102,6 +102,23 @@ async def test_a_full_disk_fails_the_write_and_changes_nothing(tmp_path: Path) -
         assert [record.key.name for record in store.collection("things").records()] == ["b"]
 
 
+async def test_whoever_watches_over_the_disk_hears_when_writes_begin_to_fail_and_when_they_succeed_again(
+    tmp_path: Path,
+) -> None:
+    heard: list[str] = []
+    async with opened(tmp_path, max_pages=40, on_trouble=heard.append) as store:
+        things = store.collection("things")
+        await store.commit(things, key("a"), obj("a"))
+        assert heard == []
+        for _ in range(2):
+            with pytest.raises(StatusError):
+                await store.commit(things, key("big"), obj("big", size=1_000_000))
+        assert heard == ["database or disk is full"]
+        for name in ("b", "c"):
+            await store.commit(things, key(name), obj(name))
+        assert heard == ["database or disk is full", ""]
+
+
 async def test_in_a_batch_only_what_does_not_fit_fails(tmp_path: Path) -> None:
     async with opened(tmp_path, max_pages=40) as store:
         things = store.collection("things")
