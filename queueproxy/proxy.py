@@ -180,7 +180,7 @@ def _hand_back(exchange: Exchange, failure: UpstreamError) -> bool:
     It tries another pod then, and sends nothing here until the app answers a probe. A 502 would be an answer like any
     other; and a pod that gives it at once looks the least loaded, so it would draw ever more requests.
     """
-    if not isinstance(failure, ConnectFailed):
-        return False
+    if not isinstance(failure, ConnectFailed) or exchange.seen:
+        return False  # one that an app may have died of must not go round the others
     exchange.abort(failure)
     return True

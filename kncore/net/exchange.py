@@ -133,6 +133,8 @@ class Exchange:
     """Why it did not end well: the client left, the upstream failed, time ran out."""
     upstream: Upstream | None = None
     """Where it was last forwarded to."""
+    seen: bool = False
+    """An attempt that failed had sent some of the request: an app may have acted on it, or died of it."""
 
     drop: Collection[bytes] = NEVER
     """For the upstream codec: fields not to pass on, besides those that the client's `Connection` names."""
@@ -420,6 +422,7 @@ class Exchange:
         self._carrier = None
         if self.done:
             return
+        self.seen = self.seen or failure.written
         failure.replayable = not failure.written or (
             not failure.answered and self.method in IDEMPOTENT and not self._held_lost
         )

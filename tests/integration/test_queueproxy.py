@@ -146,6 +146,23 @@ async def test_an_app_that_takes_no_connections_looks_to_an_activator_like_a_pod
             assert await activator.rest() == b""
 
 
+async def test_a_request_that_an_app_dies_of_is_not_handed_back_for_others_to_die_of() -> None:
+    async def script(connection: Connection) -> None:
+        await connection.request()
+        await connection.send(ok())
+        await connection.request()
+        app.refuse()
+        connection.reset()
+
+    forwarded = GET.replace(b"Host: h", b"Host: h\r\nK-Proxy-Request: activator")
+    async with ScriptedUpstream(script) as app, sidecar(app.port) as proxy:
+        assert await proxy.ask(forwarded) == (200, b"hello")
+        # on the kept connection it may have come too late for an idle app, so it is tried once more: there is no app
+        refused = f"connect to 127.0.0.1:{app.port}: connection refused\n".encode()
+        assert await proxy.ask(forwarded) == (502, refused)
+        assert len(app.requests) == 2
+
+
 @pytest.mark.parametrize(
     ("variable", "delay"),
     [
