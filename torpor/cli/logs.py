@@ -19,6 +19,7 @@ from torpor.cli.output import emphasis, say
 __all__ = ["Options", "logs"]
 
 NEW_PODS_EVERY = 0.5  # seconds between looks for pods that started meanwhile
+NEW_RUNS_EVERY = 0.5  # seconds between looks whether a container that ended was started again
 RETRY = 0.1  # seconds before asking again for a log that is not there yet
 DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 _SOURCES: Mapping[str, tuple[Resource, str]] = {
@@ -106,6 +107,7 @@ async def _copy(api: Api, pod: Obj, options: Options, *, prefix: bool) -> bool:
     head = emphasis(f"{meta.name(pod)} ", "dim", stream=sys.stdout).encode() if prefix else b""
     path = PODS.path(meta.namespace(pod), meta.name(pod), "log")
     read_until = 0.0
+    run = _restarts(pod, query["container"])
     while True:
         pending = b""
         try:
@@ -114,18 +116,47 @@ async def _copy(api: Api, pod: Obj, options: Options, *, prefix: bool) -> bool:
                     read_until = time.time()
                     *lines, pending = (pending + chunk).split(b"\n")
                     _write(head, lines)
-            return True
+            if not options.follow or (run := await _next_run(api, pod, query["container"], run)) < 0:
+                return True
         except ApiError as exc:
             if isinstance(exc, NotFound) and options.follow:
                 return True  # the pod ended while we looked
             if not (options.follow and _passing(exc)):
                 say(f"{meta.name(pod)}: {exc}")
                 return False
-            if read_until:  # the server restarts; go on where it broke off
-                query = {**_query(pod, replace(options, tail=-1, since=None)), "sinceTime": _rfc3339(read_until)}
         finally:
             _write(head, [pending] if pending else [])
+        if read_until:  # the server or the container restarted: go on where it broke off
+            query = {**_query(pod, replace(options, tail=-1, since=None)), "sinceTime": _rfc3339(read_until)}
         await asyncio.sleep(RETRY)
+
+
+async def _next_run(api: Api, pod: Obj, container: str, run: int) -> int:
+    """Wait for the container to be started again after its run number `run`: the new run's number, -1 if there will be
+    none.
+
+    Raises:
+        ApiError: the server refuses to tell.
+    """
+    while True:
+        try:
+            now = await api.client.get(PODS, meta.name(pod), meta.namespace(pod))
+        except Unreachable:
+            await asyncio.sleep(NEW_RUNS_EVERY)
+            continue
+        except NotFound:
+            return -1
+        ended = meta.at(now, "status", "phase") in ("Succeeded", "Failed")
+        if meta.uid(now) != meta.uid(pod) or ended or "deletionTimestamp" in now["metadata"]:
+            return -1
+        if (restarts := _restarts(now, container)) > run:
+            return restarts
+        await asyncio.sleep(NEW_RUNS_EVERY)
+
+
+def _restarts(pod: Obj, container: str) -> int:
+    found = meta.at(pod, "status", "containerStatuses", default=[])
+    return next((int(one["restartCount"]) for one in found if one["name"] == container), 0)
 
 
 def _passing(exc: ApiError) -> bool:

@@ -164,6 +164,30 @@ async def test_what_follows_goes_on_when_control_restarts(own_platform: Any, gre
             watch.send_signal(signal.SIGINT)
 
 
+async def test_logs_follow_an_app_through_its_restart(platform: Any, greeter: Path, http: Any) -> None:
+    assert run(platform, "deploy", str(greeter)).returncode == 0
+    with subprocess.Popen(
+        [sys.executable, "-P", "-m", "torpor.cli.main", "logs", greeter.name, "-f"],
+        env=platform.environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as following:
+        assert following.stdout is not None
+        try:
+            heads = []
+            for path in ("/before", "/after"):
+                await answer(platform, http, greeter, path)
+                head, _, line = (await asyncio.to_thread(following.stdout.readline)).partition(" ")
+                assert line == f"asked for {path}\n"
+                heads.append(head)
+                app = platform.apps(greeter.name)[0]
+                os.kill(app, signal.SIGKILL)
+                await platform.eventually(lambda app=app: app not in platform.apps(greeter.name), 5, "its end")
+            assert heads[0] == heads[1]  # the same pod
+        finally:
+            following.kill()
+
+
 def test_logs_of_what_is_not_there(platform: Any) -> None:
     for source, says in (("nope", 'services.serving.knative.dev "nope" not found'), ("pod/nope", 'pods "nope" not')):
         done = run(platform, "logs", source)
