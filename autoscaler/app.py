@@ -23,7 +23,7 @@ from autoscaler.scrape import read_at_most
 from autoscaler.statserver import StatServer
 from kncore.api import keys, meta
 from kncore.api.resources import PODS
-from kncore.clock import Clock
+from kncore.clock import Clock, SteadyClock
 from kncore.config.store import Store
 from kncore.kube.client import Client, Key, Obj
 from kncore.kube.informer import Change
@@ -70,6 +70,8 @@ def build(
         owns: whether a stat stream for this host is ours, see `StatServer`.
     """
     leader = leader or AlwaysLeader()
+    # Windows ignore what is older than themselves: a clock set back by an hour would keep every sleeper asleep for one.
+    steady = SteadyClock(clock)
     collector = Collector()
     explanations = Explanations()
     pods = informers.of(PODS, labels=keys.REVISION, indexers={BY_REVISION: revision_index})
@@ -78,7 +80,7 @@ def build(
         return sum(map(is_serving, pods.by_index(BY_REVISION, "/".join(key))))
 
     # The multiscaler tells the reconciler and the reconciler asks the multiscaler; the knot is tied here.
-    multiscaler = MultiScaler(collector, ready_pods, explanations, clock, lambda key: kpa.decided(key))
+    multiscaler = MultiScaler(collector, ready_pods, explanations, steady, lambda key: kpa.decided(key))
     kpa = Kpa(
         client,
         informers,
@@ -101,7 +103,7 @@ def build(
     pods.add_handler(pod_changed)
 
     def on_stat(key: tuple[str, str], stat: Stat) -> None:
-        collector.record(key, clock.wall(), stat)
+        collector.record(key, steady.wall(), stat)
         multiscaler.poke(key, stat)
 
     def forget() -> None:
@@ -110,9 +112,9 @@ def build(
         for key in multiscaler.revisions():
             kpa.forget(Key(*key))
 
-    metrics = Metrics(client, informers, collector, clock, leader=leader)
+    metrics = Metrics(client, informers, collector, clock, steady, leader=leader)
     server = StatServer(listen, on_stat, explanations, clock, owns=owns)
-    scraper = Scraper(collector, pods, server, clock, metrics.controller.enqueue)
+    scraper = Scraper(collector, pods, server, steady, metrics.controller.enqueue)
     parts: list[Part] = [metrics.controller, kpa.controller, multiscaler, scraper]
     return Autoscaler([server, *(Synced(part, informers) for part in parts)], server, explanations, forget)
 

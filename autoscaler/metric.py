@@ -59,7 +59,12 @@ def is_serving(pod: Obj) -> bool:
 
 
 class Metrics:
-    """Registers each Metric's windows with the collector and says whether stats come in; `controller` is its loop."""
+    """Registers each Metric's windows with the collector and says whether stats come in; `controller` is its loop.
+
+    Args:
+        clock: for dates in a status.
+        steady: the one that stats are recorded by.
+    """
 
     def __init__(
         self,
@@ -67,12 +72,14 @@ class Metrics:
         informers: Informers,
         collector: Collector,
         clock: Clock,
+        steady: Clock,
         *,
         leader: Leader | None = None,
     ) -> None:
         self._client = client
         self._collector = collector
         self._clock = clock
+        self._steady = steady
         self._metrics = informers.of(METRICS)
         self.controller = Controller("metric", self.reconcile, leader=leader, keys=self._metrics.keys)
         self._metrics.add_handler(enqueue_self(self.controller))
@@ -90,7 +97,7 @@ class Metrics:
             weighted=derive.aggregation_algorithm(original) in {"weighted-exponential", "weightedExponential"},
         )
         now = self._clock.wall()
-        self._collector.configure(key, settings, now)
+        self._collector.configure(key, settings, self._steady.wall())
         metric = copy.deepcopy(original)
         conditions = pre_process(metric, rfc3339(now))
         failure = self._collector.failure(key)

@@ -9,7 +9,7 @@ import time
 from datetime import UTC, datetime
 from typing import Protocol
 
-__all__ = ["Clock", "SystemClock", "rfc3339"]
+__all__ = ["Clock", "SteadyClock", "SystemClock", "rfc3339"]
 
 
 class Clock(Protocol):
@@ -30,6 +30,24 @@ class SystemClock:
 
     def wall(self) -> float:
         return time.time()
+
+
+class SteadyClock:
+    """Another clock without its jumps: its wall reading at the start, counted on monotonically.
+
+    For what sorts values by the second they belong to and must go on when somebody sets the machine's clock. After
+    that it is off by as much, so it is not for dates that others compare with theirs.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._origin = clock.wall() - clock.monotonic()
+
+    def monotonic(self) -> float:
+        return self._clock.monotonic()
+
+    def wall(self) -> float:
+        return self._origin + self._clock.monotonic()
 
 
 def rfc3339(seconds: float) -> str:

@@ -535,6 +535,41 @@ async def test_request_at_a_sleeping_revision_becomes_a_pod() -> None:
             task.cancel()
 
 
+class SetClock(SystemClock):
+    """A clock that somebody sets."""
+
+    step = 0.0
+
+    def wall(self) -> float:
+        return super().wall() + self.step
+
+
+@pytest.mark.parametrize("step", [-3600.0, 3600.0])
+async def test_sleepers_wake_after_the_clock_was_set(step: float) -> None:
+    client = MemoryClient([AUTOSCALER, DEPLOYMENT, SKS, METRIC])
+    informers, clock = Informers(client, resync=0), SetClock()
+    built = app.build(
+        client, informers, Store(), clock, listen=("127.0.0.1", 0), probe=lambda sks: asyncio.sleep(0, True)
+    )
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(part.run()) for part in (informers, *built.parts)]
+        await built.server.ready.wait()
+        async with (
+            aiohttp.ClientSession() as session,
+            session.ws_connect(f"http://127.0.0.1:{built.server.port}") as stream,
+        ):
+            while built.explanations.show(KEY) is None:  # until it is known and has been found idle
+                await stream.send_bytes(encode_messages([(*KEY, Stat(pod_name="pod-1"))]))
+                await asyncio.sleep(0.02)
+            clock.step = step
+            async with asyncio.timeout(5):
+                while not client.peek(DEPLOYMENTS, "hello-1-deployment", "default")["spec"]["replicas"]:
+                    await stream.send_bytes(FRAME)
+                    await asyncio.sleep(0.02)
+        for task in reversed(tasks):
+            task.cancel()
+
+
 def named(kind: str, api_version: str, name: str = "hello-1", **more):
     return {
         "apiVersion": api_version,

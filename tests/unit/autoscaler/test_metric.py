@@ -56,7 +56,7 @@ async def world():
     client = MemoryClient([metric()])
     informers = Informers(client, resync=0)
     collector = Collector()
-    metrics = Metrics(client, informers, collector, FakeClock())
+    metrics = Metrics(client, informers, collector, FakeClock(), FakeClock())
     task = asyncio.get_running_loop().create_task(informers.run())
     await informers.wait_synced()
     yield SimpleNamespace(client=client, collector=collector, metrics=metrics)
