@@ -32,7 +32,6 @@ def holder(path: Path, how: str) -> subprocess.Popen[bytes]:
 def state(tmp_path: Path) -> StateDir:
     made = StateDir.create(tmp_path / "state")
     os.close(made.lock())
-    (made.path / "apiserver").mkdir()
     (made.path / "apiserver" / "objects.db").write_text("x")
     return made
 
