@@ -129,6 +129,10 @@ class Platform:
         pods = children(self.pid_of("torpor.embedded.node.runtime"))
         return [pid for pid in pods if mark in environment_of(pid).split(b"\0")]
 
+    def queue_proxies(self) -> list[int]:
+        """Pids of all queue-proxies."""
+        return [pid for pid in children(self.pid_of("torpor.embedded.node.runtime")) if name_of(pid) == "queue-proxy"]
+
     async def eventually(self, check: Callable[[], Any], within: float, what: str) -> Any:
         """Wait until `check()` (sync or async) returns something true; fails after `within` seconds with the last
         value.
