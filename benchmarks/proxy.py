@@ -76,7 +76,10 @@ class Taken:
 async def measure(report: Report) -> None:
     """Take the samples and summarise them."""
     async with platform() as running:
-        await running.apply(hello("fast", image=IMAGE, annotations=AWAKE))
+        service = hello("fast", image=IMAGE, annotations=AWAKE)
+        scratch = {"name": "SCRATCH", "value": str(running.started.state.path.parent)}
+        service["spec"]["template"]["spec"]["containers"][0]["env"].append(scratch)
+        await running.apply(service)
         await asyncio.sleep(1)
         paths = await _ours(running)
         backend = paths.backend
