@@ -1,7 +1,7 @@
 """The fastest backend at hand on $PORT: nginx answering 12 bytes from memory, else a bare uvloop protocol.
 
-With a backend that costs next to nothing, what is measured is the way to it. nginx takes this process's place, so nobody
-is left to remove its files: they go to $SCRATCH, which whoever starts this removes.
+With a backend that costs next to nothing, what is measured is the way to it. nginx takes this process's place, so
+nobody is left to remove its files: they go to $SCRATCH, which whoever starts this removes.
 """
 
 import asyncio
