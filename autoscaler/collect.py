@@ -108,6 +108,11 @@ class _Windows:
     def record(self, now: float, stat: Stat) -> None:
         concurrency = stat.average_concurrent_requests - stat.average_proxied_concurrent_requests
         rps = stat.request_count - stat.proxied_request_count
+        proxied = stat.average_proxied_concurrent_requests > 0 or stat.proxied_request_count > 0
+        if proxied and concurrency == 0 and rps == 0:
+            # Everything this pod did is in an activator's report. Were this zero to open the second's bucket before
+            # that report comes, evaluations in between would take the second for idle: with a window of 6 s, a sixth.
+            return
         for buckets in self.concurrency:
             buckets.record(now, concurrency)
         for buckets in self.rps:

@@ -39,6 +39,12 @@ class Clients:
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def decisions(platform, http) -> str:
+    """What the autoscaler saw and decided, for the message of a failure."""
+    async with http.get(f"http://{platform.running['autoscaler']}/explain/default/load-00001") as response:
+        return await response.text()
+
+
 async def test_sixty_concurrent_at_target_ten_scale_up_and_down_without_a_failure(platform, http) -> None:
     annotations = {"autoscaling.knative.dev/target": "10"}
     platform.apply(platform.manifest(name="load", image="test.local/slow:1", annotations=annotations))
@@ -53,9 +59,11 @@ async def test_sixty_concurrent_at_target_ten_scale_up_and_down_without_a_failur
             until = time.monotonic() + 10
             while wanted not in counts and time.monotonic() < until:
                 counts.append(len(await asyncio.to_thread(platform.pods, "load")))
-            assert counts[-1] == wanted, counts
-            await asyncio.sleep(4)
-            assert len(await asyncio.to_thread(platform.pods, "load")) == wanted
+            assert counts[-1] == wanted, (counts, await decisions(platform, http))
+            for _ in range(4):  # and it stays there
+                await asyncio.sleep(1)
+                counts.append(len(await asyncio.to_thread(platform.pods, "load")))
+            assert set(counts[counts.index(wanted) :]) == {wanted}, (counts, await decisions(platform, http))
         assert heavy.failures == []
         await platform.eventually(lambda: len(platform.pods("load")) == 1, 40, "one pod for one client")
         assert light.failures == []

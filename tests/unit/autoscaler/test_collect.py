@@ -31,6 +31,15 @@ def test_each_request_counts_once_however_many_proxies_saw_it(collector: Collect
     assert collector.rps(KEY, T0).panic == 14.0
 
 
+def test_second_that_only_pods_behind_an_activator_reported_yet_does_not_count_as_idle(collector: Collector) -> None:
+    for second in range(6):
+        collector.record(KEY, T0 + second + 0.9, stat(60.0, 120.0))  # the activator
+    behind = stat(6.0, 12.0, average_proxied_concurrent_requests=6.0, proxied_request_count=12.0)
+    collector.record(KEY, T0 + 6.1, behind)
+    assert collector.concurrency(KEY, T0 + 6.5).stable == 60.0
+    assert collector.rps(KEY, T0 + 6.5).stable == 120.0
+
+
 def test_stats_of_one_second_add_up(collector: Collector) -> None:
     for _ in range(3):
         collector.record(KEY, T0, stat(2.0))
