@@ -92,7 +92,7 @@ async def until(condition: Callable[[], object], *, within: float = 10.0) -> Non
 def alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()[0] not in "ZX"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # gone before, or while we read
         return False
 
 

@@ -21,10 +21,13 @@ MAP = {
 MIN_SCALE_2 = {"autoscaling.knative.dev/min-scale": "2"}
 
 
-def peak_kib(pid: int) -> int:
-    """The most memory a process ever had."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+def peak_kib(pid: int) -> int | None:
+    """The most memory a process ever had; None for one that has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return next((int(line.split()[1]) for line in lines if line.startswith("VmHWM")), None)
 
 
 def environment_of(pid: int) -> bytes:
