@@ -8,7 +8,8 @@ import nox
 nox.options.sessions = ["lint", "types", "imports", "test"]
 
 QUICK = ["tests/unit", "tests/property", "tests/vectors", "tests/fuzz"]
-WHOLE = ["tests/conformance", "tests/integration"]
+PLATFORM = "tests/integration/platform"
+WHOLE = ["tests/conformance", "tests/integration", f"--ignore={PLATFORM}"]
 
 
 @nox.session
@@ -34,11 +35,12 @@ def imports(session: nox.Session) -> None:
 def test(session: nox.Session) -> None:
     """Every test, the quick ones first and on two cores; arguments after -- replace the selection.
 
-    The others start servers, processes and whole platforms. Those of one file share what they start, so a file stays
-    on one core.
+    The others start servers and processes; those of one file share what they start, so a file stays on one core. Whole
+    platforms come last and one at a time: each uses both cores.
     """
     if session.posargs:
         session.run("python", "-m", "pytest", *session.posargs)
         return
     session.run("python", "-m", "pytest", "-q", "-n", "2", "--dist", "worksteal", *QUICK)
-    session.run("python", "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "--durations", "10", *WHOLE)
+    session.run("python", "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", *WHOLE)
+    session.run("python", "-m", "pytest", "-q", "--durations", "10", PLATFORM)
