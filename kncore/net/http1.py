@@ -247,6 +247,7 @@ class ServerConnection(asyncio.Protocol):
         self._head = _NO_HEAD
         self._since = 0.0
         self._ended = False
+        self._over = False  # a tunnel's direction towards the client has ended
         self._blank = False
 
     # transport ------------------------------------------------------------------------------------------------------
@@ -291,7 +292,7 @@ class ServerConnection(asyncio.Protocol):
         self.keep_alive = False
         if exchange.upgraded:
             exchange.tunnel_end()
-            return True
+            return not self._over  # when both directions have ended, nobody else would close it
         if exchange.body_done and exchange.upstream is not None:
             return True
         self._exchange = None
@@ -517,6 +518,7 @@ class ServerConnection(asyncio.Protocol):
         if self._ended or not self.transport.can_write_eof():
             self.transport.close()
         elif not self.transport.is_closing():
+            self._over = True
             self.transport.write_eof()
 
     # time -----------------------------------------------------------------------------------------------------------

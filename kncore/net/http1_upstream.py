@@ -73,6 +73,7 @@ class ClientConnection(asyncio.Protocol):
         self._sent = True
         self._reusable = True
         self._paused = False
+        self._over = False  # a tunnel's direction from the upstream has ended
         self._same = b""
         self._head = _NO_HEAD
 
@@ -140,7 +141,12 @@ class ClientConnection(asyncio.Protocol):
 
     def cancel(self) -> None:
         self._exchange = None
-        self.close()
+        if self._over and self._state == _TUNNEL:  # it ended in order: what is on its way still arrives
+            self._state = _GONE
+            self.home.lost(self)
+            self.transport.close()
+        else:
+            self.close()
 
     def close(self) -> None:
         """Close at once and tell the pool."""
@@ -168,6 +174,7 @@ class ClientConnection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         if self._state == _TUNNEL and self._exchange is not None:
+            self._over = True
             self._exchange.end_raw()
             return True
         return False

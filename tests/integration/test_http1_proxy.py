@@ -365,6 +365,34 @@ async def test_upgraded_connection_carries_bytes_both_ways() -> None:
 
 
 @on_uvloop
+async def test_upgraded_connection_ends_when_the_app_ends_first() -> None:
+    heard = asyncio.Event()
+
+    async def script(connection: Connection) -> None:
+        await connection.head()
+        await connection.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\nbye")
+        connection.writer.write_eof()
+        if await connection.reader.read() == b"bye":  # up to the end of the client's direction
+            heard.set()
+
+    async with (
+        ScriptedUpstream(script) as app,
+        proxying(app.port) as proxy,
+        await RawClient.connect(proxy.port) as client,
+    ):
+        await client.send(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
+        await client.reader.readuntil(b"\r\n\r\n")
+        assert await client.rest() == b"bye"
+        assert not proxy.exchanges[0].done
+        await client.send(b"bye")
+        client.half_close()
+        async with asyncio.timeout(2):
+            await heard.wait()
+        await settle(lambda: proxy.exchanges[0].done)
+        assert proxy.server.statistics().connections == 0
+
+
+@on_uvloop
 async def test_huge_bodies_use_constant_memory() -> None:
     size = 192 * 1024 * 1024
     piece = b"x" * (1 << 20)

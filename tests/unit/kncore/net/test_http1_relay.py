@@ -281,6 +281,21 @@ async def test_tunnel_passes_each_direction_s_end_and_ends_with_the_upstream(rel
     assert relay.exchanges[0].done
 
 
+async def test_tunnel_whose_upstream_ends_first_ends_with_the_client(relay: Relay) -> None:
+    relay.says(UPGRADE)
+    relay.up.answers(SWITCH)
+    assert relay.up.connection.eof_received()
+    assert relay.wire.eof
+    relay.says(b"last words")
+    assert relay.up.got.endswith(b"last words")
+    assert not relay.connection.eof_received()  # the transport closes, there is nothing more to come
+    assert relay.up.wire.eof
+    relay.leaves()
+    assert relay.exchanges[0].done
+    assert relay.up.wire.closed
+    assert not relay.up.wire.aborted  # the last words are still on their way
+
+
 async def test_refused_upgrade_is_an_ordinary_answer(relay: Relay) -> None:
     relay.says(UPGRADE)
     relay.up.answers(OK)
