@@ -529,6 +529,12 @@ async def test_a_client_that_leaves_ends_its_command(http: aiohttp.ClientSession
 
 async def test_exec_that_cannot_be_is_an_ordinary_error(http: aiohttp.ClientSession) -> None:
     await pod(http, "p", "app")
+    # kubectl asks over WebSocket, is refused, asks again in its old way, and prints what it is told then
+    code, fault = await call(http, "POST", f"{PODS}/p/exec?command=ls", headers={"Upgrade": "SPDY/3.1"})
+    assert (code, fault["message"]) == (500, 'Internal error occurred: container not found ("app")')
+    status = {"status": {"containerStatuses": [{"name": "app", "state": {"running": {}}}]}}
+    merge = {"Content-Type": "application/merge-patch+json"}
+    assert (await call(http, "PATCH", f"{PODS}/p/status", json=status, headers=merge))[0] == 200
     code, fault = await call(http, "POST", f"{PODS}/p/exec?command=ls", headers={"Upgrade": "SPDY/3.1"})
     assert code == 400
     assert "exec is served over WebSocket only" in fault["message"]

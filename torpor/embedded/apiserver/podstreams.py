@@ -6,14 +6,14 @@ from typing import Any
 
 from aiohttp import web
 
-from torpor.embedded.apiserver.errors import StatusError, bad_request, generic_not_found, method_not_allowed
+from torpor.embedded.apiserver.errors import StatusError, bad_request, generic_not_found, internal, method_not_allowed
 from torpor.embedded.apiserver.exec import serve_exec
 from torpor.embedded.apiserver.pods import LogOptions, PodAccess
 from torpor.embedded.apiserver.resources import Resources
 from torpor.embedded.apiserver.routes import Target
 from torpor.embedded.apiserver.streams import send_chunks
 
-__all__ = ["PodStreams", "choose_container", "log_options"]
+__all__ = ["PodStreams", "choose_container", "is_running", "log_options"]
 
 Obj = dict[str, Any]
 
@@ -49,15 +49,18 @@ class PodStreams:
             raise bad_request(f"port-forward is not needed here: the ports of this pod are open on {address} already")
         if target.subresource != "exec":
             raise generic_not_found()
-        if request.headers.get("Upgrade", "").lower() != "websocket":
-            raise bad_request(
-                "exec is served over WebSocket only: use kubectl 1.31 or newer, or set "
-                "KUBECTL_REMOTE_COMMAND_WEBSOCKETS=true for kubectl 1.29 and 1.30"
-            )
         container = choose_container(pod, query.get("container", ""))
         command = tuple(query.getall("command", []))
         if not command:
             raise bad_request("you must specify at least one command for the container")
+        if request.headers.get("Upgrade", "").lower() != "websocket":
+            # kubectl comes back like this after any refusal, and prints the second one
+            if not is_running(pod, container):
+                raise internal(f'container not found ("{container}")')
+            raise bad_request(
+                "exec is served over WebSocket only: use kubectl 1.31 or newer, or set "
+                "KUBECTL_REMOTE_COMMAND_WEBSOCKETS=true for kubectl 1.29 and 1.30"
+            )
         session = await self._access.exec(
             target.namespace or "",
             target.name,
@@ -88,6 +91,13 @@ def choose_container(pod: Obj, wanted: str) -> str:
     listed = " ".join(containers)
     also = f" or one of the init containers: [{' '.join(others)}]" if others else ""
     raise bad_request(f"a container name must be specified for pod {name}, choose one of: [{listed}]{also}")
+
+
+def is_running(pod: Obj, container: str) -> bool:
+    """Whether a pod's status says that the container runs."""
+    status = pod.get("status") or {}
+    told = [*(status.get("containerStatuses") or ()), *(status.get("initContainerStatuses") or ())]
+    return any(one["name"] == container and "running" in (one.get("state") or {}) for one in told)
 
 
 def log_options(query: Mapping[str, str], now: float) -> LogOptions:
