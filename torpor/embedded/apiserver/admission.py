@@ -21,7 +21,7 @@ from torpor.embedded.apiserver.builtin import Kind
 from torpor.embedded.apiserver.errors import StatusError, bad_request
 from torpor.embedded.apiserver.store import Change, Collection
 
-__all__ = ["Admission", "Admitted", "AllowAll", "KnativeAdmission", "check_example", "example_checksum"]
+__all__ = ["IDLE", "Admission", "Admitted", "AllowAll", "KnativeAdmission", "check_example", "example_checksum"]
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,23 @@ VALIDATION = "validation.webhook.serving.knative.dev"
 CONFIG_VALIDATION = "config.webhook.serving.knative.dev"
 EXCLUDE = "webhooks.knative.dev/exclude"
 """Label of a namespace that Knative's webhooks leave alone."""
+
+IDLE = frozenset({
+    "cronjobs.batch",
+    "daemonsets.apps",
+    "horizontalpodautoscalers.autoscaling",
+    "ingresses.networking.k8s.io",
+    "jobs.batch",
+    "limitranges",
+    "mutatingwebhookconfigurations.admissionregistration.k8s.io",
+    "networkpolicies.networking.k8s.io",
+    "persistentvolumeclaims",
+    "poddisruptionbudgets.policy",
+    "resourcequotas",
+    "statefulsets.apps",
+    "validatingwebhookconfigurations.admissionregistration.k8s.io",
+})  # fmt: skip
+"""Built-in kinds that manifests contain and that nothing in embedded mode acts upon."""
 
 Obj = dict[str, Any]
 
@@ -138,6 +155,8 @@ class KnativeAdmission:
             if operation != "DELETE":
                 self._check_config(obj)
             return Admitted(obj)
+        if kind.resource in IDLE and operation == "CREATE":
+            return Admitted(obj, (f"{kind.resource} are only stored here: nothing acts upon them",))
         # no rule of Knative concerns a status, and controllers write little else
         if not kind.custom or operation == "DELETE" or subresource == "status":
             return Admitted(obj)

@@ -1,10 +1,12 @@
 """Knative's say in writes: its ConfigMaps are judged, and judge."""
 
+import functools
 from typing import Any
 
 import pytest
 
-from torpor.embedded.apiserver.admission import example_checksum
+from torpor.embedded.apiserver.admission import IDLE, KnativeAdmission, example_checksum
+from torpor.embedded.apiserver.builtin import KINDS
 from torpor.embedded.apiserver.errors import StatusError
 
 PREFIX = 'admission webhook "config.webhook.serving.knative.dev" denied the request: validation failed: '
@@ -48,6 +50,20 @@ async def test_a_change_is_in_force_for_the_very_next_write(api: Any) -> None:
 async def test_other_config_maps_are_nobodys_business(api: Any) -> None:
     await config(api, "config-defaults", "default", revision_timeout_seconds="soon")
     await config(api, "my-settings", revision_timeout_seconds="soon")
+
+
+@pytest.mark.parametrize("resource", ["jobs.batch", "statefulsets.apps", "resourcequotas"])
+def test_whoever_creates_what_nothing_acts_upon_is_told(resource: str) -> None:
+    (kind,) = [one for one in KINDS if one.resource == resource]
+    made = {"metadata": {"name": "x", "namespace": "default"}}
+    admit = functools.partial(KnativeAdmission().admit, subresource="", user="admin", dry_run=False)
+    admitted = admit("CREATE", kind, made, None)
+    assert admitted.warnings == (f"{resource} are only stored here: nothing acts upon them",)
+    assert admit("UPDATE", kind, made, made).warnings == ()
+
+
+def test_every_kind_that_is_only_stored_is_a_kind() -> None:
+    assert IDLE <= {one.resource for one in KINDS}
 
 
 async def test_editing_inside_the_example_is_refused(api: Any) -> None:
