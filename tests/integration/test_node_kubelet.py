@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -136,7 +136,8 @@ class World:
             env={**os.environ, "PYTHONPATH": f"{self.directory}:{ROOT}"},
         )
 
-    async def start_agent(self) -> None:
+    async def start_agent(self, before_listing: Callable[[RuntimeClient], Awaitable[None]] | None = None) -> None:
+        """A new node agent; what is to happen `before_listing` its pods does so while it knows only its runtime."""
         informers = Informers(self.client)
         runtime = RuntimeClient(self.directory / "runtime.sock")
         settings = Settings(
@@ -157,7 +158,10 @@ class World:
             record=lambda obj, type_, reason, message: self.events.append((reason, message)),
         )
         self.access = NodeAccess(self.kubelet, runtime)
-        self._agent = [asyncio.ensure_future(informers.run()), asyncio.ensure_future(self.kubelet.run())]
+        self._agent = [asyncio.ensure_future(self.kubelet.run())]
+        if before_listing is not None:
+            await before_listing(runtime)
+        self._agent.insert(0, asyncio.ensure_future(informers.run()))
 
     async def stop_agent(self) -> None:
         for task in reversed(self._agent):
@@ -616,6 +620,22 @@ async def test_new_agent_adopts_running_pods_and_learns_what_ended(world: World)
     await world.client.delete(PODS, "stays", "default", grace=1)
     await world.until(lambda: world.pod("stays") is None)
     await world.until(lambda: not world.pids())
+
+
+async def test_exit_while_a_new_agent_lists_its_pods_is_not_lost(world: World) -> None:
+    await world.create(shell("while ! test -e go; do sleep 0.02; done; exit 9"), restartPolicy="Never")
+    await world.until(world.ready)
+    await world.stop_agent()
+
+    async def end(runtime: RuntimeClient) -> None:
+        await world.until(lambda: runtime.statistics().connected)
+        (world.directory / "app" / "go").touch()
+        await world.until(lambda: not world.pids())
+        await runtime.hello()  # answered after the exit was told
+
+    await world.start_agent(end)
+    await world.until(lambda: world.phase("p") == "Failed")
+    assert world.container()["state"]["terminated"]["exitCode"] == 9
 
 
 async def test_pods_come_back_after_the_runtime_was_killed(world: World) -> None:

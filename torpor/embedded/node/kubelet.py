@@ -8,7 +8,7 @@ was restarted, nothing runs any more, and every container starts again under its
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kncore.api import meta
 from kncore.api.meta import Obj, at
@@ -98,7 +98,9 @@ class Kubelet:
         # Instances start at different places, so that they rarely try each other's ports.
         self._ports = Ports(start=settings.network.number * 4801)
         self._workers: dict[str, PodWorker] = {}
-        self._attached: asyncio.Future[Attached] | None = None
+        self._attached = asyncio.Event()
+        self._found: dict[str, Running] | None = {}
+        """What runs and what ended, as the runtime tells it, until pods are taken over; None after that."""
         self._boot = ""
         self._group: asyncio.TaskGroup | None = None
         self._failures = 0
@@ -122,33 +124,38 @@ class Kubelet:
 
     async def run(self) -> None:
         """Run pods until cancelled; their processes go on without us."""
-        self._attached = asyncio.get_running_loop().create_future()
         async with asyncio.TaskGroup() as group:
             self._group = group
             group.create_task(self._runtime.run(), name=self._runtime.name)
             group.create_task(self._listening.run(), name=self._listening.name)
             group.create_task(self._registration.run(), name=self._registration.name)
-            attached = await self._attached
+            await self._attached.wait()
             await self._pods.wait_synced()
-            await self._take_over(attached)
+            left_over = self._take_over()
             self._objects.subscribe(self._refresh)
             self._pods.add_handler(self._changed)
+            await self._discard(left_over)
             await asyncio.get_running_loop().create_future()
 
     # Taking over
 
-    async def _take_over(self, attached: Attached) -> None:
-        """Make workers for the pods that were here before us, and end what has no pod any more."""
+    def _take_over(self) -> list[Running]:
+        """Make workers for the pods that were here before us, all in one go, so that no exit falls in between.
+
+        Returns the containers to end: those without a pod, and older runs.
+        """
         by_pod: dict[str, list[Running]] = {}
-        for one in attached.containers:
+        for one in (self._found or {}).values():
             by_pod.setdefault(one.pod, []).append(one)
+        self._found = None
+        left_over: list[Running] = []
         for pod in self._pods.list():
             if self._is_ours(pod):
                 found = by_pod.pop(meta.uid(pod), [])
                 self._add(pod, found=found, adopting=True)
                 latest = {one.name: one for one in sorted(found, key=lambda one: one.started_at)}
-                await self._discard([one for one in found if latest[one.name] is not one])
-        await self._discard([one for group in by_pod.values() for one in group])
+                left_over += [one for one in found if latest[one.name] is not one]
+        return left_over + [one for group in by_pod.values() for one in group]
 
     async def _discard(self, containers: list[Running]) -> None:
         for one in containers:
@@ -164,9 +171,10 @@ class Kubelet:
     # What the runtime tells
 
     def _on_attach(self, attached: Attached) -> None:
-        if self._attached is not None and not self._attached.done():
+        if self._found is not None:
             self._boot = attached.boot
-            self._attached.set_result(attached)
+            self._found = {one.container: one for one in attached.containers}
+            self._attached.set()
             return
         if attached.boot != self._boot:
             log.warning("the container runtime was restarted; its containers are gone")
@@ -183,6 +191,8 @@ class Kubelet:
         worker = self._node.containers.get(container)
         if worker is not None:
             worker.exited(ended)
+        elif self._found is not None and container in self._found:
+            self._found[container] = replace(self._found[container], exit=ended)
 
     # What the API server tells
 
