@@ -114,6 +114,16 @@ async def up(options: Options, say: Callable[[str], None], out: Callable[[str], 
         os.close(lock)
 
 
+def _unless_gone(tell: Callable[[str], None]) -> Callable[[str], None]:
+    """The function, but nothing happens when nobody listens any more: a closed terminal or pipe must not end us."""
+
+    def told(text: str) -> None:
+        with contextlib.suppress(OSError):
+            tell(text)
+
+    return told
+
+
 class Supervisor:
     """The three children and the signals; one per `torpor up`."""
 
@@ -129,8 +139,8 @@ class Supervisor:
         self._options = options
         self._state = state
         self._network = network
-        self._say = say
-        self._out = out
+        self._say = _unless_gone(say)
+        self._out = _unless_gone(out)
         self._started = started
         # Our own, so that they outlive their servers: while control or the activator restarts, connections wait.
         self._public = listen(options.port)
@@ -214,6 +224,8 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._signalled)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+            loop.add_signal_handler(signal.SIGHUP, self._signalled)
         self._announce_port()
         async with asyncio.TaskGroup() as group:
             runtime, control, activator = self._children

@@ -189,3 +189,18 @@ async def test_secrets_stay_private_in_a_state_directory_that_is_open(own_platfo
             assert any(one.is_relative_to(platform.state) for one in closed), f"{path} can be read by others"
     (app,) = platform.apps("app")
     assert b"TORPOR_STATE_DIR" not in environment_of(app)  # nor anything else that `torpor up` was started with
+
+
+async def test_a_closed_terminal_does_not_end_it_in_the_middle_and_sighup_does_in_order(own_platform) -> None:
+    platform = own_platform()
+    up = platform.process
+    resource.prlimit(up.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))  # nothing it says can be written
+    platform.apply(platform.manifest(name="app", image="test.local/talk:1", annotations=MIN_SCALE_1))
+    await platform.ready("app")
+    platform.torpor("delete", "ksvc", "app")
+    assert up.poll() is None
+    assert "app" not in (platform.state.parent / "up.log").read_text()
+    up.send_signal(signal.SIGHUP)
+    await asyncio.to_thread(up.wait, 20)
+    assert up.returncode >= 0  # it was not killed by the signal
+    assert platform.processes() == set()
