@@ -137,12 +137,15 @@ def up(
     Prints the line to give to a shell for kubectl, then what happens to services. Ctrl-C lets requests in flight
     finish and stops everything; a second Ctrl-C kills it. Objects stay in the state directory for the next start.
     """
+    from kncore.api.syntax import dns_1123_subdomain
     from torpor.cli.manifests import read
     from torpor.cli.output import emphasis
     from torpor.embedded.images import read_images_file
     from torpor.up import Options, up
 
     # Mistakes on the command line are told before anything starts.
+    if dns_1123_subdomain(domain):
+        raise KnError(f"--domain {domain}: a domain is lower-case letters, digits, dashes and dots, as in example.com")
     if filename:
         if "-" in filename:
             raise KnError("up -f takes files and directories, not standard input")

@@ -102,6 +102,7 @@ def test_version(torpor: Torpor) -> None:
         (["apply", "-f", "/nonexistent.yaml"], 1, "/nonexistent.yaml: No such file"),
         (["up", "-f", "/nonexistent.yaml"], 1, "/nonexistent.yaml: No such file"),
         (["up", "-f", "-"], 1, "standard input"),
+        (["up", "--domain", "example.com/x"], 1, "--domain example.com/x: a domain is lower-case letters"),
         (["up", "--images", "/nonexistent.yaml"], 1, "/nonexistent.yaml: cannot be read"),
         (["patch", "ksvc", "-p", "{}"], 1, "one name"),
         (["patch", "ksvc/x", "-p", "{"], 1, "--patch is not JSON"),
