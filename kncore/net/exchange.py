@@ -38,6 +38,14 @@ one socket read and one socket buffer each way. What dies when: client gone -> t
 the hooks run with `ClientGone`; upstream gone before a response head -> `on_failure`, else 502; after it -> the
 client's body is cut visibly (connection closed, or stream reset), never ended as if whole.
 
+The two ends need not speak the same version. What crosses here is neutral: heads as lines without framing, bodies as
+bytes and an end, trailers as lines. Each codec writes its own framing, its own `Connection`, `Transfer-Encoding` and
+pseudo-headers. An offer to upgrade only exists between two HTTP/1 ends.
+
+A gRPC call (`content-type: application/grpc`) is refused and broken off in gRPC's own way (`kncore.net.grpc`):
+`respond` and `fail` make trailers-only answers of what would have been an error status, and a call cut in the middle
+ends with `grpc-status` where the client's codec can still send trailers. `own_status` keeps the number meant.
+
 Trust: everything reachable from here is hardened against both sides; fields hold what the codec validated, without
     CR, LF or NUL.
 """
@@ -47,6 +55,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
+from kncore.net import grpc
 from kncore.net.errors import ClientGone, Overrun, UpstreamError
 from kncore.net.headers import HOP_BY_HOP, value_of
 from kncore.net.heads import REASONS
@@ -57,13 +66,16 @@ if TYPE_CHECKING:
     from kncore.errors import KnError
     from kncore.net.heads import RequestHead, ResponseHead
 
-__all__ = ["HOLD_LIMIT", "IDEMPOTENT", "NEVER", "TEXT", "Carrier", "Exchange", "Handler", "Upstream"]
+__all__ = ["HOLD_LIMIT", "IDEMPOTENT", "NEVER", "REPEATS", "TEXT", "Carrier", "Exchange", "Handler", "Upstream"]
 
 HOLD_LIMIT: Final = 64 * 1024
 """Bytes of request body kept while no upstream has it, and kept for sending it again."""
 
 IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
 """Doing these twice is doing them once (RFC 9110 §9.2.2)."""
+
+REPEATS: Final = 3
+"""How often an exchange is silently given to the same upstream again, whose connection turned out to be closing."""
 
 NEVER: Final = HOP_BY_HOP | {b"host"}
 """What `forward` does not pass on: `Host` is written anew."""
@@ -133,6 +145,10 @@ class Exchange:
     """Why it did not end well: the client left, the upstream failed, time ran out."""
     upstream: Upstream | None = None
     """Where it was last forwarded to."""
+    own_status: int = 0
+    """The error status that we answered ourselves, also where a gRPC call got it as 200 with a `grpc-status`."""
+    refused: bool = False
+    """For the server codec, while it cuts: nothing was done with the request, its sender may send it elsewhere."""
     seen: bool = False
     """An attempt that failed had sent some of the request: an app may have acted on it, or died of it."""
 
@@ -148,6 +164,8 @@ class Exchange:
     _held: list[bytes] | None = None
     _held_bytes: int = 0
     _held_lost: bool = False
+    _keeps: bool = False
+    _repeats: int = 0
     _body_paused: bool = False
     _trailers: Sequence[bytes] = ()
     _on_failure: Callable[[Exchange, UpstreamError], bool] | None = None
@@ -221,6 +239,11 @@ class Exchange:
         if self.status or self.done:
             return
         self._detach()
+        if status >= 400:
+            self.own_status = status
+            if grpc.is_call(self.fields):
+                self._send_head(200, b"OK", grpc.refusal(status, body, lines), -1, b"", end=True)
+                return
         self._send_head(status, REASONS.get(status, b""), lines, len(body), body, end=True)
 
     def fail(self, status: int, text: bytes, error: KnError | None = None) -> None:
@@ -230,7 +253,11 @@ class Exchange:
         self.error = error
         if self.status:
             self._detach()
-            self._cut(text if isinstance(error, Overrun) else b"")
+            if self.trailing and grpc.is_call(self.fields):
+                self.own_status = status
+                self._send_end(grpc.trailers(status, text))
+            else:
+                self._cut(text if isinstance(error, Overrun) else b"")
         else:
             self.respond(status, text)
 
@@ -240,6 +267,11 @@ class Exchange:
             self.error = error
             self._detach()
             self._cut(b"")
+
+    def refuse(self, error: KnError | None = None) -> None:
+        """End it without an answer, and say (where the protocol can) that nothing was done with it."""
+        self.refused = True
+        self.abort(error)
 
     def forward(
         self,
@@ -339,19 +371,31 @@ class Exchange:
                 hook(self)
 
     # for upstream codecs --------------------------------------------------------------------------------------------
-    def carry(self, carrier: Carrier) -> list[bytes]:
-        """An upstream connection takes the exchange; returns the body received so far."""
+    def carry(self, carrier: Carrier, *, keep: bool = False) -> list[bytes]:
+        """An upstream connection takes the exchange; returns the body received so far.
+
+        Args:
+            keep: this upstream can say that it did not act on a request, so keep the body (up to `HOLD_LIMIT`) of any
+                method until `let_go`.
+        """
         self._carrier = carrier
+        if keep:
+            self._keeps = True
         held = self._held
         if held is None:
             self.release_body()
             return []
-        if self._held_lost or self.method not in IDEMPOTENT or self._held_bytes > HOLD_LIMIT:
+        if self._held_lost or not (keep or self.method in IDEMPOTENT) or self._held_bytes > HOLD_LIMIT:
             self._held_lost = True  # written from here on: not to be repeated, so not to be kept
             self._held = None
             self._held_bytes = 0
         self.release_body()
         return held
+
+    def let_go(self) -> None:
+        """The upstream acts on the request: it will not be repeated, so its body need not be kept."""
+        self._held_lost = True
+        self._held = None
 
     @property
     def trailers(self) -> Sequence[bytes]:
@@ -423,10 +467,11 @@ class Exchange:
         if self.done:
             return
         self.seen = self.seen or failure.written
-        failure.replayable = not failure.written or (
-            not failure.answered and self.method in IDEMPOTENT and not self._held_lost
+        failure.replayable = not self._held_lost and (
+            not failure.written or (not failure.answered and self.method in IDEMPOTENT)
         )
-        if failure.reused and failure.replayable and self.upstream is not None:
+        if failure.reused and failure.replayable and self.upstream is not None and self._repeats < REPEATS:
+            self._repeats += 1
             self.upstream.submit(self, fresh=True)
         elif self._on_failure is None or not self._on_failure(self, failure):
             self.fail(failure.status, str(failure).encode() + b"\n", failure)
@@ -436,12 +481,18 @@ class Exchange:
         self._carrier = None
         if not self.done:
             self.error = error
-            self._cut(b"")
+            if self.trailing and grpc.is_call(self.fields):
+                self.own_status = UpstreamError.status
+                self._send_end(grpc.trailers(UpstreamError.status, str(error).encode()))
+            else:
+                self._cut(b"")
 
     # inside ---------------------------------------------------------------------------------------------------------
     def _keep(self, data: bytes) -> None:
         self._held_bytes += len(data)
-        if self._carrier is not None and (self._held_bytes > HOLD_LIMIT or self.method not in IDEMPOTENT):
+        if self._carrier is not None and (
+            self._held_bytes > HOLD_LIMIT or not (self._keeps or self.method in IDEMPOTENT)
+        ):
             self._held_lost = True
             self._held = None
         elif self._held is None:
@@ -464,6 +515,11 @@ class Exchange:
         raise NotImplementedError
 
     # what a server codec provides -----------------------------------------------------------------------------------
+    @property
+    def trailing(self) -> bool:
+        """An answer that has begun can still end in trailers."""
+        return False
+
     def _send_head(
         self, status: int, reason: bytes, lines: Sequence[bytes], length: int, body: bytes, *, end: bool
     ) -> None:
