@@ -20,7 +20,7 @@ class BadMessage(ProxyError):
     def __init__(self, reason: str, status: int = 400) -> None:
         super().__init__(reason)
         self.verdict = status
-        """400, 405, 414, 431, 501 or 505."""
+        """400, 405, 408, 414, 417, 431, 501 or 505."""
 
 
 class ClientGone(ProxyError):

@@ -52,6 +52,10 @@ class RequestLimits(NamedTuple):
 DEFAULT_LIMITS: Final = RequestLimits()
 RESPONSE_BYTES: Final = 64 * 1024
 RESPONSE_LINES: Final = 256
+HOST_BYTES: Final = 512
+"""Twice the longest name of DNS, with a port: names become keys of caches, which bound their number, not their size."""
+STATUS_LINE_BYTES: Final = 1024
+"""Of a cached line, too."""
 
 _HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+;=%-]*)(?::[0-9]*)?")
 _ABSOLUTE: Final = re.compile(rb"(?i:https?)://([^/?#]*)(.*)", re.DOTALL)
@@ -161,7 +165,7 @@ def read_request(head: bytes, parser: httptools.HttpRequestParser, limits: Reque
         made.start = start[:-1] + b"1"
     if b"host" in fields:
         made.host = host = value_of(fields[b"host"])
-        if not _is_host(host):  # a repeated Host has a comma by now
+        if len(host) > HOST_BYTES or not _is_host(host):  # a repeated Host has a comma by now
             raise BadMessage("malformed Host")
     elif not made.old:
         raise BadMessage("missing Host")
@@ -196,7 +200,7 @@ def _read_target(head: RequestHead) -> None:
     if target == b"*" and head.method == b"OPTIONS":
         return
     found = _ABSOLUTE.fullmatch(target)
-    if b"#" in target or found is None or not found[1] or _HOST.fullmatch(found[1]) is None:
+    if b"#" in target or found is None or not 0 < len(found[1]) <= HOST_BYTES or not _HOST.fullmatch(found[1]):
         raise BadMessage("malformed request target")
     head.host = found[1]
     head.target = found[2] if found[2].startswith(b"/") else b"/" + found[2]
@@ -227,6 +231,13 @@ def _read_framing(head: RequestHead) -> None:
         head.length = -1
     elif line is not None:
         head.length = content_length(line)
+    line = fields.get(b"expect")
+    if line is not None:
+        if value_of(line).lower() != b"100-continue":
+            raise BadMessage("unknown expectation", 417)
+        if head.old or not head.length:
+            # nothing to hold back (RFC 9110 §10.1.1); an app that answers it nevertheless would be out of step
+            head.named = frozenset((*head.named, b"expect"))
     if b"upgrade" in chosen and not head.old and head.length == 0:
         # an offer of h2c is for us, not for the upstream: passed on, it would open a connection past all our rules
         offered = value_of(fields.get(b"upgrade", b""))
@@ -274,6 +285,8 @@ def read_response(head: bytes) -> ResponseHead:
         raise BadMessage("response header fields too large")
     start = lines[0]
     made = ResponseHead()
+    if len(start) > STATUS_LINE_BYTES:
+        raise BadMessage("status line too long")
     made.status, made.reason, http11 = _read_start(start)
     made.lines = passed = []
     made.length = -1

@@ -51,6 +51,8 @@ class Limits:
     """From the first byte of a head to its last, seconds; then 408."""
     idle_time: float = 75.0
     """A connection without a request is closed, seconds."""
+    body_time: float = 60.0
+    """Without a byte of a request body that we would read, before an answer has begun, seconds; then 408."""
     connections: int = 10_000
     """More are answered 503 and closed."""
 
@@ -60,8 +62,14 @@ SAME_LIMIT: Final = 2048
 TAIL_LIMIT: Final = 64 * 1024
 """Bytes of pipelined requests kept before reading pauses."""
 LINGER: Final = 2.0
-"""How long a connection that was answered before its request was complete is still read, seconds: closing at once
-would make the kernel send a reset, and the reset can overtake the answer."""
+"""How long a connection that was answered before its request was complete is still read after its last byte, seconds:
+closing at once would make the kernel send a reset, and the reset can overtake the answer."""
+LINGER_LIMIT: Final = 30.0
+"""The longest that is done for a client that does not stop sending, seconds (nginx's lingering_time)."""
+STALL: Final = 30.0
+"""A connection that is to be closed once its last answer is sent is cut when the client takes nothing for so long."""
+TURN: Final = 32
+"""Pipelined requests answered at once before other connections have their turn: one read can hold ten thousand."""
 WRITE_APART: Final = 32 * 1024
 """From this size a body is not worth copying behind its head."""
 
@@ -249,6 +257,9 @@ class ServerConnection(asyncio.Protocol):
         self._ended = False
         self._over = False  # a tunnel's direction towards the client has ended
         self._blank = False
+        self._clogged = False  # the client does not take what we write
+        self._seen = 0  # at the last tick: bytes received, or still to be sent
+        self._until = 0.0
 
     # transport ------------------------------------------------------------------------------------------------------
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -286,10 +297,13 @@ class ServerConnection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         exchange = self._exchange
-        if exchange is None or self._ended:
+        if self._ended:
             return False
         self._ended = True
-        self.keep_alive = False
+        if exchange is None:
+            return bool(self._tail)
+        if not self._tail:
+            self.keep_alive = False  # else there are more requests to answer
         if exchange.upgraded:
             exchange.tunnel_end()
             return not self._over  # when both directions have ended, nobody else would close it
@@ -309,21 +323,33 @@ class ServerConnection(asyncio.Protocol):
         self.owner.closed(self)
 
     def pause_writing(self) -> None:
+        self._clogged = True
         if self._exchange is not None:
             self._exchange.clogged()
+        else:
+            self.pause()
 
     def resume_writing(self) -> None:
+        self._clogged = False
         if self._exchange is not None:
             self._exchange.drained()
+        else:
+            self._go_on()
 
     # bytes in -------------------------------------------------------------------------------------------------------
     def _feed(self, data: bytes, pos: int) -> None:
         """Consume bytes until they are used up or a request is in progress that must be answered first."""
         size = len(data)
         self._feeding = True
+        turns = TURN
         while pos < size:
             state = self._state
             if state == _HEAD:
+                if not turns:
+                    self._state = _WAIT
+                    asyncio.get_running_loop().call_soon(self._go_on)
+                    continue
+                turns -= 1
                 pos = self._read_head(data, pos)
             elif state == _LENGTH_BODY:
                 pos = self._read_length(data, pos)
@@ -337,14 +363,28 @@ class ServerConnection(asyncio.Protocol):
                 self._keep_tail(data, pos)
                 break
             else:
+                self._since = 0.0  # a client that is still sending has not read the answer
                 break
         self._feeding = False
+        if self._ended and self._exchange is None and self._state == _HEAD:
+            self._shut(clean=True)
 
     def _keep_tail(self, data: bytes, pos: int) -> None:
         self._tail = data
         self._tail_pos = pos
         if len(data) - pos > TAIL_LIMIT:
             self.pause()
+
+    def _go_on(self) -> None:
+        """Read the next request, after a rest: others had a turn, or the client has taken its answers."""
+        if self._exchange is not None or self._clogged:
+            return
+        if self._state == _WAIT:
+            self._state = _HEAD
+        if self._tail and self._state == _HEAD:
+            self._take_tail()
+        else:
+            self.unpause()
 
     def _take_tail(self) -> None:
         data, pos = self._tail, self._tail_pos
@@ -382,7 +422,7 @@ class ServerConnection(asyncio.Protocol):
             end = pos + len(self._same)
         else:
             end = data.find(b"\r\n\r\n", pos) + 4
-            if end > 3 and data[pos] == 13:
+            if end > 3 and data.startswith(b"\r\n", pos):
                 if self._blank:
                     self._refuse(400, "malformed request head")
                     return len(data)
@@ -467,10 +507,18 @@ class ServerConnection(asyncio.Protocol):
         self._exchange = None
         self._since = 0.0
         if self.keep_alive and exchange.body_done:
+            if self._clogged:
+                self.pause()  # and stay in _WAIT: answers would pile up here
+                exchange.finish()
+                return
             self._state = _HEAD
             exchange.finish()
-            if self._tail and not self._feeding:
+            if self._feeding:
+                return
+            if self._tail:
                 self._take_tail()
+            elif self._ended:
+                self._shut(clean=True)
         else:
             self._shut(exchange.body_done and not self._tail)
             exchange.finish()
@@ -479,6 +527,7 @@ class ServerConnection(asyncio.Protocol):
         """The answer ends here, incomplete or refused."""
         self._exchange = None
         self._state = _DISCARD
+        self._since = 0.0
         if abruptly:
             self.transport.abort()
         else:
@@ -499,6 +548,7 @@ class ServerConnection(asyncio.Protocol):
         self._state = _DISCARD
         self._tail = b""
         self._since = 0.0
+        self._until = self.now() + LINGER_LIMIT
         if clean or self._ended or not self.transport.can_write_eof():
             self.transport.close()
         elif not self.transport.is_closing():
@@ -526,6 +576,8 @@ class ServerConnection(asyncio.Protocol):
         """Compare the connection's clocks with now; True if a request is in progress."""
         exchange = self._exchange
         if exchange is not None:
+            if not exchange.body_done:
+                self._watch_body(exchange, now)
             exchange.tick(now)
             return True
         if not self._since:
@@ -533,20 +585,41 @@ class ServerConnection(asyncio.Protocol):
             return False
         age = now - self._since
         if self._state == _DISCARD:
-            if age > LINGER:
-                self.transport.abort()
+            self._linger(now, age)
         elif self._partial is not None:
             if age > self._limits.head_time:
                 self._refuse(408, "request head not complete in time")
         elif age > self._limits.idle_time:
-            self.transport.close()
+            self._shut(clean=True)
         return False
+
+    def _watch_body(self, exchange: ServerExchange, now: float) -> None:
+        """End a request whose body does not come; one that is answered already may be a conversation."""
+        if exchange.bytes_in != self._seen or self._paused:
+            self._seen = exchange.bytes_in
+            self._since = now
+        elif exchange.status or (not exchange.bytes_in and b"expect" in exchange.fields):
+            pass  # a client that waits for 100 is right to send nothing; the request's own clocks bound it
+        elif now - max(self._since, exchange.started) > self._limits.body_time:
+            late = BadMessage("request body not complete in time", 408)
+            exchange.fail(late.verdict, str(late).encode() + b"\n", late)
+
+    def _linger(self, now: float, age: float) -> None:
+        """Abort a connection that was to be closed, once nothing moves on it."""
+        unsent = self.transport.get_write_buffer_size()
+        if unsent:
+            if unsent != self._seen:
+                self._seen = unsent
+                self._since = now
+            elif age > STALL:
+                self.transport.abort()
+        elif age > LINGER or now > self._until:
+            self.transport.abort()
 
     def close_if_idle(self) -> None:
         """Close unless a request has begun."""
-        if self._exchange is None and self._partial is None and self._state == _HEAD:
-            self._state = _DISCARD
-            self.transport.close()
+        if self._exchange is None and self._partial is None and self._state in (_HEAD, _WAIT):
+            self._shut(clean=True)
 
     def close_if_tunnel(self) -> None:
         """End a tunnel from our side."""

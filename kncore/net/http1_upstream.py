@@ -34,6 +34,7 @@ INTERIM_LIMIT: Final = 32
 """1xx answers to one request."""
 SAME_LIMIT: Final = 2048
 """Heads up to this size are kept to be recognised when they come again."""
+_VERSION: Final = b"HTTP/1."
 _NO_HEAD: Final = ResponseHead()
 
 _IDLE, _HEAD, _LENGTH_BODY, _CHUNKED_BODY, _CLOSE_BODY, _TUNNEL, _GONE = range(7)
@@ -74,6 +75,7 @@ class ClientConnection(asyncio.Protocol):
         self._reusable = True
         self._paused = False
         self._over = False  # a tunnel's direction from the upstream has ended
+        self._clogged = False  # the upstream does not take what we write
         self._same = b""
         self._head = _NO_HEAD
 
@@ -165,10 +167,12 @@ class ClientConnection(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
 
     def pause_writing(self) -> None:
+        self._clogged = True
         if self._exchange is not None:
             self._exchange.hold_body()
 
     def resume_writing(self) -> None:
+        self._clogged = False
         if self._exchange is not None:
             self._exchange.release_body()
 
@@ -239,8 +243,15 @@ class ClientConnection(asyncio.Protocol):
         if partial.find(b"\r\n\r\n", look) >= 0:
             self._partial = bytearray()  # not None: an answer has begun
             self._read_head(bytes(partial))
-        elif len(partial) > RESPONSE_BYTES:
+        else:
+            self._judge_partial(partial)
+
+    def _judge_partial(self, partial: bytearray) -> None:
+        """Give up on a head that cannot become a good one, without waiting for its end: it may never come."""
+        if len(partial) > RESPONSE_BYTES:
             raise BadMessage("response header fields too large")
+        if not partial.startswith(_VERSION[: len(partial)]):
+            raise BadMessage("malformed status line")
 
     def _read_head(self, data: bytes) -> None:
         """Take one head and what came behind it."""
@@ -253,9 +264,8 @@ class ClientConnection(asyncio.Protocol):
         else:
             end = data.find(b"\r\n\r\n") + 4
             if end < 4:
-                if len(data) > RESPONSE_BYTES:
-                    raise BadMessage("response header fields too large")
                 self._partial = bytearray(data)
+                self._judge_partial(self._partial)
                 return
             raw = data[:end]
             head = read_response(raw)
@@ -379,7 +389,7 @@ class ClientConnection(asyncio.Protocol):
         """The answer is complete; `rest` came behind it and belongs to nothing."""
         self._exchange = None
         self._chunks = None
-        if self._reusable and self._sent and not rest:
+        if self._reusable and self._sent and not rest and not self._clogged:
             self._state = _IDLE
             if self._paused:
                 self.resume()

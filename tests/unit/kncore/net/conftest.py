@@ -20,6 +20,7 @@ class Wire:
         self.aborted = False
         self.eof = False
         self.reading = True
+        self.unsent = 0
 
     def write(self, data: bytes) -> None:
         assert not self.eof, "written after write_eof"
@@ -40,6 +41,9 @@ class Wire:
 
     def can_write_eof(self) -> bool:
         return True
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
 
     def write_eof(self) -> None:
         self.eof = True

@@ -136,6 +136,11 @@ REFUSED: dict[str, tuple[bytes, int]] = {
     "no colon": (b"GET / HTTP/1.1\r\nHost: h\r\nX\r\n\r\n" + NEXT, 400),
     "name with non-ASCII": (b"GET / HTTP/1.1\r\nHost: h\r\nX\xff: x\r\n\r\n" + NEXT, 400),
     "name with parenthesis": (b"GET / HTTP/1.1\r\nHost: h\r\nX(: x\r\n\r\n" + NEXT, 400),
+    "CR and anything before the request": (b"\rx" + NEXT, 400),
+    "Host endless": (b"GET / HTTP/1.1\r\nHost: " + b"h" * 600 + b"\r\n\r\n" + NEXT, 400),
+    "authority endless": (b"GET http://" + b"h" * 600 + b"/ HTTP/1.1\r\nHost: h\r\n\r\n" + NEXT, 400),
+    "expectation unknown": (head(b"Expect: 100-continue, x", b"Content-Length: 1") + b"a" + NEXT, 417),
+    "expectation twice": (head(b"Expect: 100-continue", b"Expect: x", b"Content-Length: 1") + b"a" + NEXT, 417),
     "blank lines many": (b"\r\n" * 3 + NEXT, 400),
     # -- request line
     "two blanks before the target": (b"GET  / HTTP/1.1\r\nHost: h\r\n\r\n" + NEXT, 400),
