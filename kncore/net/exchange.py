@@ -408,6 +408,11 @@ class Exchange:
             self._body_paused = True
             self._pause_body()
 
+    @property
+    def body_held(self) -> bool:
+        """No more of the request body is to be read for now."""
+        return self._body_paused
+
     def release_body(self) -> None:
         """The upstream takes bytes again."""
         if self._body_paused:

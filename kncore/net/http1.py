@@ -300,7 +300,7 @@ class ServerConnection(asyncio.Protocol):
         if self._ended:
             return False
         self._ended = True
-        if exchange is None:
+        if exchange is None or (self._tail and not exchange.body_done):
             return bool(self._tail)
         if not self._tail:
             self.keep_alive = False  # else there are more requests to answer
@@ -366,8 +366,19 @@ class ServerConnection(asyncio.Protocol):
                 self._since = 0.0  # a client that is still sending has not read the answer
                 break
         self._feeding = False
-        if self._ended and self._exchange is None and self._state == _HEAD:
-            self._shut(clean=True)
+        if self._ended and not self._tail:
+            self._judge_end()
+
+    def _judge_end(self) -> None:
+        """All that the client has sent is read."""
+        exchange = self._exchange
+        if exchange is None:
+            if self._state == _HEAD:
+                self._shut(clean=True)
+        elif not exchange.body_done:
+            self._exchange = None
+            self.transport.close()
+            exchange.gone()
 
     def _keep_tail(self, data: bytes, pos: int) -> None:
         self._tail = data
@@ -376,20 +387,23 @@ class ServerConnection(asyncio.Protocol):
             self.pause()
 
     def _go_on(self) -> None:
-        """Read the next request, after a rest: others had a turn, or the client has taken its answers."""
-        if self._exchange is not None or self._clogged:
-            return
-        if self._state == _WAIT:
-            self._state = _HEAD
-        if self._tail and self._state == _HEAD:
-            self._take_tail()
-        else:
-            self.unpause()
+        """Read on after a rest: others had a turn, or the client has taken its answers."""
+        if self._state == _CHUNKED_BODY:
+            if self._tail:
+                self._take_tail()
+        elif self._exchange is None and not self._clogged:
+            if self._state == _WAIT:
+                self._state = _HEAD
+            if self._tail and self._state == _HEAD:
+                self._take_tail()
+            else:
+                self.unpause()
 
     def _take_tail(self) -> None:
         data, pos = self._tail, self._tail_pos
         self._tail = b""
-        self.unpause()
+        if self._exchange is None or not self._exchange.body_held:
+            self.unpause()
         self._feed(data, pos)
 
     def pause(self) -> None:
@@ -497,8 +511,13 @@ class ServerConnection(asyncio.Protocol):
             self._chunks = None
             self._state = _WAIT
             exchange.body(b"".join(pieces), end=True, trailers=chunks.trailers)
-        elif pieces:
-            exchange.body(b"".join(pieces), end=False)
+        else:
+            if pos < len(data):  # a great many chunks
+                self._keep_tail(data, pos)
+                asyncio.get_running_loop().call_soon(self._go_on)
+                pos = len(data)
+            if pieces:
+                exchange.body(b"".join(pieces), end=False)
         return pos
 
     # answers --------------------------------------------------------------------------------------------------------

@@ -76,6 +76,7 @@ class ClientConnection(asyncio.Protocol):
         self._paused = False
         self._over = False  # a tunnel's direction from the upstream has ended
         self._clogged = False  # the upstream does not take what we write
+        self._rest = b""  # of a read with a great many chunks
         self._same = b""
         self._head = _NO_HEAD
 
@@ -134,12 +135,16 @@ class ClientConnection(asyncio.Protocol):
     def pause(self) -> None:
         if not self._paused and not self.transport.is_closing():
             self._paused = True
-            self.transport.pause_reading()
+            if not self._rest:
+                self.transport.pause_reading()
 
     def resume(self) -> None:
         if self._paused and not self.transport.is_closing():
             self._paused = False
-            self.transport.resume_reading()
+            if self._rest:
+                asyncio.get_running_loop().call_soon(self._go_on)
+            else:
+                self.transport.resume_reading()
 
     def cancel(self) -> None:
         self._exchange = None
@@ -184,6 +189,8 @@ class ClientConnection(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        while self._rest and self._exchange is not None:
+            self._read_chunks(b"")
         state, self._state = self._state, _GONE
         exchange, self._exchange = self._exchange, None
         if state != _GONE:
@@ -333,6 +340,8 @@ class ClientConnection(asyncio.Protocol):
         pieces: list[bytes] = []
         pos = chunks.feed(rest, 0, pieces)
         whole = chunks.done and not chunks.trailers
+        if pos < len(rest) and not chunks.done:
+            self._take_turns(rest[pos:], reading=True)
         if whole:
             self._complete(rest[pos:])
         exchange.answer(head, b"".join(pieces), end=whole)
@@ -374,16 +383,34 @@ class ClientConnection(asyncio.Protocol):
         assert exchange is not None
         assert chunks is not None
         pieces: list[bytes] = []
+        rest, self._rest = self._rest, b""
+        if rest:
+            data = rest + data
         try:
             pos = chunks.feed(data, 0, pieces)
         except BadMessage as bad:
             self._give_up(f"malformed response: {bad}")
             return
+        if pos < len(data) and not chunks.done:
+            self._take_turns(data[pos:], reading=not rest)
+        elif rest and not self._paused and not self.transport.is_closing():
+            self.transport.resume_reading()
         if pieces:
             exchange.answer_body(b"".join(pieces))
         if chunks.done and self._exchange is exchange:
             self._complete(data[pos:])
             exchange.answer_end(chunks.trailers)
+
+    def _take_turns(self, rest: bytes, *, reading: bool) -> None:
+        """A great many chunks came at once: others have their turn before the rest."""
+        self._rest = rest
+        if reading and not self._paused and not self.transport.is_closing():
+            self.transport.pause_reading()
+        asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if self._rest and not self._paused and self._state == _CHUNKED_BODY and self._exchange is not None:
+            self._read_chunks(b"")
 
     def _complete(self, rest: bytes) -> None:
         """The answer is complete; `rest` came behind it and belongs to nothing."""

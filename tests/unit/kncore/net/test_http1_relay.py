@@ -60,6 +60,83 @@ async def test_chunks_are_merged_and_their_extensions_dropped(relay: Relay) -> N
     assert relay.up.got.endswith(b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n")
 
 
+async def turns(count: int = 50) -> None:
+    """Let what was put off until others had their turn happen."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def test_a_flood_of_tiny_chunks_is_read_in_turns_and_not_in_more(relay: Relay) -> None:
+    flood = b"1\r\na\r\n" * 30_000 + b"0\r\n\r\n"
+    relay.says(CHUNKED_POST + flood + GET)
+    exchange = relay.exchanges[0]
+    assert 0 < exchange.bytes_in < 5_000
+    assert not relay.wire.reading
+    await turns()
+    assert exchange.body_done
+    assert exchange.bytes_in == 30_000
+    assert relay.wire.reading
+    relay.up.answers(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    relay.up.answers(flood)
+    assert exchange.bytes_out < 5_000
+    assert not relay.up.wire.reading
+    await turns()
+    assert exchange.bytes_out == 30_000
+    assert exchange.done
+    assert relay.up.wire.reading
+    relay.up.answers(OK)  # to the request behind
+    assert relay.answer.endswith(b"hello")
+
+
+@pytest.mark.parametrize("paused", [False, True])
+async def test_a_flood_of_tiny_chunks_then_the_upstream_s_end(relay: Relay, paused: bool) -> None:
+    relay.says(GET)
+    relay.up.answers(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * 9_000 + b"0\r\n\r\n")
+    if paused:
+        relay.connection.pause_writing()
+        await turns()
+        relay.connection.resume_writing()
+        assert not relay.exchanges[0].done
+    relay.up.closes()
+    assert relay.exchanges[0].done
+    assert relay.exchanges[0].bytes_out == 9_000
+    assert relay.answer.endswith(b"0\r\n\r\n")
+
+
+async def test_a_flood_of_tiny_chunks_then_the_client_s_half_close(relay: Relay) -> None:
+    relay.says(CHUNKED_POST + b"1\r\na\r\n" * 9_000 + b"0\r\n\r\n")
+    assert relay.connection.eof_received()
+    await turns()
+    assert relay.exchanges[0].body_done
+    relay.up.answers(OK)
+    assert relay.answer.endswith(b"hello")
+    assert relay.wire.closed
+
+
+async def test_a_flood_of_tiny_chunks_that_ends_too_early(relay: Relay) -> None:
+    relay.says(CHUNKED_POST + b"1\r\na\r\n" * 9_000)
+    assert relay.connection.eof_received()
+    await turns()
+    assert relay.exchanges[0].done
+    assert relay.wire.closed
+    assert relay.up.wire.aborted
+
+
+async def test_a_flood_of_tiny_chunks_waits_within_bounds(make_relay: Callable[..., Relay]) -> None:
+    relay = make_relay(lambda exchange: None)
+    relay.says(CHUNKED_POST)
+    for _ in range(4):
+        if relay.wire.reading:
+            relay.says(b"f\r\n" + b"z" * 15 + b"\r\n" + b"f\r\n" + b"z" * 15 + b"\r\n" * 1)
+            relay.says((b"f\r\n" + b"z" * 15 + b"\r\n") * 10_000)
+        await turns()
+    assert not relay.wire.reading
+    relay.exchanges[0].forward(relay)
+    await turns()
+    assert relay.wire.reading
+    assert relay.exchanges[0].bytes_in == relay.up.got.count(b"z")
+
+
 async def test_trailers_pass_both_ways_unless_they_frame_or_route(relay: Relay) -> None:
     trailers = b"0\r\nX-Sum: 1\r\nHost: evil\r\nContent-Length: 9\r\n\r\n"
     relay.says(CHUNKED_POST + b"1\r\na\r\n" + trailers)
