@@ -3,14 +3,18 @@
 A `Revision` exists from the moment its object appears, so that requests can wait for pods that do not exist yet; a
 `Passage` is a request between its arrival and its end. Together they are the whole per-request path after routing:
 
-    Passage.start -> throttler -> go(pod) -> upstream -> done
-                        |                       | pod refused, or closed before any byte of an answer
-                        +<-------- again -------+     and the request can be repeated: another pod (DESIGN.md §4)
+    Passage.start -> throttler -> go(pod) -> its turn -> proceed -> upstream -> done
+                        |                                              | pod refused, or closed before any byte
+                        +<-------------------- again ------------------+   of an answer, and the request can be
+                                                                           repeated: another pod (DESIGN.md §4)
+
+A turn for the processor comes at once except in a rush, when each tenant gets its share (`kncore.net.overload`).
 
 A pod that failed a request is not used until it answers a probe again. So a request tries each of them at most once
 before that, and a pod that dies under load costs its requests a detour, not an error.
 """
 
+import random
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -19,11 +23,13 @@ from typing import Final
 from activator.backends import Backends
 from activator.balance import Pod
 from activator.reporter import Reporter
+from activator.tenants import Tenants
 from activator.throttler import Throttler
 from activator.wakes import Wake, Wakes
 from kncore.breaker import QueueFull
 from kncore.net.errors import UpstreamError
 from kncore.net.exchange import HOLD_LIMIT, TEXT, Exchange, Upstream
+from kncore.net.overload import Overloaded
 
 __all__ = ["MAX_ATTEMPTS", "Addresses", "Key", "Passage", "Revision", "Settings", "not_found"]
 
@@ -32,7 +38,8 @@ Key = tuple[str, str]
 MAX_ATTEMPTS: Final = 5
 """Pods tried for one request; a broken revision must not be hammered by every request it gets."""
 TIMEOUT_TEXT: Final = b"activator request timeout"
-OVERLOADED: Final = (*TEXT, b"Retry-After: 1")
+RETRY: Final = (1, 60)
+"""Least and most seconds of a `Retry-After`; a client that waits a minute will ask a person, not us."""
 HELD: Final = 2 * HOLD_LIMIT
 """What a waiting request with a large body holds at most: the limit, and the read that passed it."""
 
@@ -71,10 +78,15 @@ class Revision:
         backends: Backends,
         reporter: Reporter,
         wakes: Wakes,
+        tenants: Tenants | None = None,
     ) -> None:
         self.key = key
         self.settings = settings
-        self.throttler = Throttler(settings.container_concurrency, self_ip)
+        self._tenants = tenants or Tenants()
+        self._tenant = self._tenants.enter(key[0])
+        self.turns = self._tenants.turns
+        self.party = self._tenant.party
+        self.throttler = Throttler(settings.container_concurrency, self_ip, tenant=self._tenant)
         self.reporter = reporter
         self.closed = False
         """The Revision object is gone; what is in flight ends undisturbed."""
@@ -92,6 +104,7 @@ class Revision:
     def close(self) -> None:
         """The object is gone: nothing will ever answer those who wait."""
         self.closed = True
+        self._tenants.leave(self._tenant)
         self._drop(self.throttler.update((), self._pod))
         for waiter in self.throttler.waiters():
             assert isinstance(waiter, Passage)
@@ -142,6 +155,16 @@ class Revision:
         """Somebody waits."""
         self._backends.hurry(self.key)
 
+    def come_again(self) -> bytes:
+        """The `Retry-After` line for a request that is refused: when a place will be free, or a pod be there, as far
+        as anybody can say. Not the same for all, or all would be back in the same second.
+        """
+        wait = self.throttler.expected_wait()
+        if wait is None:
+            wait = self._wakes.expected(self.key, time.time())
+        least, most = RETRY
+        return b"Retry-After: %d" % min(most, max(least, round(wait * (1 + random.random() / 2))))
+
     def failed(self, pod: Pod) -> None:
         """A pod did not take a connection, or left one without an answer."""
         self._backends.failed(self.key, pod.address)
@@ -156,7 +179,18 @@ class Passage:
         authority: `Host` for the pod; None keeps the client's.
     """
 
-    __slots__ = ("_add", "_attempts", "_authority", "_counted", "_drop", "_pod", "_wake", "exchange", "revision")
+    __slots__ = (
+        "_add",
+        "_attempts",
+        "_authority",
+        "_counted",
+        "_drop",
+        "_pod",
+        "_waited",
+        "_wake",
+        "exchange",
+        "revision",
+    )
 
     def __init__(
         self,
@@ -174,6 +208,7 @@ class Passage:
         self._attempts = 0
         self._pod: Pod | None = None
         self._wake: Wake | None = None
+        self._waited = False
 
     def start(self) -> None:
         """Send the request to a pod now, or let it wait for one."""
@@ -195,21 +230,36 @@ class Passage:
         )
         length = exchange.head.length
         try:
-            if not revision.throttler.enter(self, length if 0 <= length < HELD else HELD):
+            if not revision.throttler.enter(self, length if 0 <= length < HELD else HELD, settings.timeout):
+                self._waited = True
                 revision.hurry()
         except QueueFull as full:
             exchange.error = full
-            exchange.respond(503, b"pending request queue full\n", OVERLOADED)
+            exchange.respond(503, f"{full}\n".encode(), (*TEXT, revision.come_again()))
 
     def go(self, pod: Pod) -> None:
         """The throttler took a place in this pod for us."""
         self._pod = pod
+        revision = self.revision
+        turns = revision.turns
+        if turns is None or turns.admit(self, revision.party, turns.now() if self._waited else self.exchange.started):
+            self.proceed()
+
+    def proceed(self) -> None:
+        """It is our turn."""
+        pod = self._pod
+        assert pod is not None
         self._attempts += 1
         if self._wake is not None:
             self._wake.pod = pod.address
         self.exchange.forward(
             pod.upstream, drop=self._drop, add=self._add, authority=self._authority, on_failure=self._failed
         )
+
+    def shed(self) -> None:
+        """Our turn did not come in time."""
+        self.exchange.error = Overloaded()
+        self.exchange.respond(503, b"overloaded\n", (*TEXT, self.revision.come_again()))
 
     def _waking(self, wake: Wake | None) -> None:
         """There is no pod for us: see that the autoscaler knows, and time what follows if we are the first."""
@@ -227,6 +277,7 @@ class Passage:
         if not failure.answered:
             revision.failed(pod)
         if failure.replayable and self._attempts < MAX_ATTEMPTS and not revision.closed:
+            self._waited = True
             # The place of the pod that failed is given back last: it must not go to somebody who came later.
             if not revision.throttler.reenter(self):
                 if not revision.throttler.capacity:
@@ -247,6 +298,8 @@ class Passage:
         self._counted.leave()
         pod, self._pod = self._pod, None
         if pod is not None:
+            if revision.party.queue and revision.turns is not None:
+                revision.turns.leave(self, revision.party)
             revision.throttler.release(pod)
         else:
             revision.throttler.leave(self)

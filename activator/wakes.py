@@ -5,7 +5,7 @@ is read by `torpor status`, the demo and the benchmarks; `torpor.wakes` adds wha
 Unix seconds, so that they compare.
 """
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +13,8 @@ from typing import Any
 __all__ = ["KEPT", "Wake", "Wakes"]
 
 KEPT = 256
+KNOWN = 4096
+"""Revisions whose usual time to start is remembered."""
 
 
 @dataclass(eq=False)
@@ -57,6 +59,7 @@ class Wakes:
     def __init__(self) -> None:
         self._kept: deque[Wake] = deque(maxlen=KEPT)
         self._current: dict[tuple[str, str], Wake] = {}
+        self._usual: OrderedDict[tuple[str, str], float] = OrderedDict()
 
     def current(self, key: tuple[str, str]) -> Wake | None:
         """The wake-up of a revision that is under way."""
@@ -78,6 +81,17 @@ class Wakes:
         key = (wake.namespace, wake.revision)
         if self._current.get(key) is wake:
             del self._current[key]
+            if wake.first_byte is not None:
+                took = wake.first_byte - wake.requested
+                self._usual[key] = (self._usual.pop(key, took) + took) / 2
+                if len(self._usual) > KNOWN:
+                    self._usual.popitem(last=False)
+
+    def expected(self, key: tuple[str, str], now: float) -> float:
+        """Seconds until the wake-up under way is over, as far as earlier ones say; 1 if nothing does."""
+        wake = self._current.get(key)
+        begun = now if wake is None else wake.requested
+        return max(1.0, begun + self._usual.get(key, 0.0) - now)
 
     def select(self, namespace: str = "", revision: str = "") -> Iterator[Wake]:
         """Kept wake-ups, oldest first; empty arguments select all."""

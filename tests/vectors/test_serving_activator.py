@@ -51,7 +51,7 @@ def replay(case: dict[str, Any]) -> list[Any]:
             continue
         if op == "release":
             if rest[0] in held:
-                held.pop(rest[0]).release()
+                throttler.release(held.pop(rest[0]))
             continue
         if op == "backends":
             cluster_ip, addresses = rest

@@ -1,10 +1,10 @@
-"""Policies in words; the golden data in tests/vectors has the numbers."""
+"""Policies in words; the golden data in tests/vectors has the numbers, tests/property compares with plain scans."""
 
 from collections import Counter
 
 import pytest
 
-from activator.balance import Pod, assign, first_available, policy_for, random_choice_of_2, round_robin
+from activator.balance import FirstAvailable, LeastLoaded, Pod, RoundRobin, assign, choice_for
 
 
 def pods(count: int, limit: int = 0) -> list[Pod]:
@@ -13,57 +13,90 @@ def pods(count: int, limit: int = 0) -> list[Pod]:
 
 def test_first_available_fills_one_pod_before_the_next() -> None:
     three = pods(3, limit=2)
-    taken = [first_available(three, 0)[0] for _ in range(7)]
+    choice = FirstAvailable(three)
+    taken = [choice.take() for _ in range(7)]
     assert [three.index(pod) if pod else None for pod in taken] == [0, 0, 1, 1, 2, 2, None]
+    choice.give(three[1])
+    assert choice.take() is three[1]
 
 
 def test_round_robin_takes_turns_and_skips_full_ones() -> None:
     three = pods(3, limit=2)
     three[1].in_flight = 2
-    position, order = 0, []
-    for _ in range(5):
-        pod, position = round_robin(three, position)
-        order.append(three.index(pod) if pod else None)
-    assert order == [0, 2, 0, 2, None]
+    choice = RoundRobin(three)
+    taken = [choice.take() for _ in range(5)]
+    assert [three.index(pod) if pod else None for pod in taken] == [0, 2, 0, 2, None]
+    choice.give(three[1])
+    assert choice.take() is three[1]
 
 
-def test_round_robin_survives_a_shrinking_list() -> None:
-    _, position = round_robin(pods(5, limit=9), 4)
-    assert position == 5
-    pod, position = round_robin(pods(2, limit=9), position)
-    assert (pod.address, position) == ("10.1.0.0:8012", 1)
+def test_round_robin_goes_on_where_it_was_and_survives_a_shrinking_list() -> None:
+    five = pods(5, limit=9)
+    choice = RoundRobin(five, 4)
+    assert choice.take() is five[4]
+    two = pods(2, limit=9)
+    choice = choice_for(9, two, choice)
+    assert [choice.take() for _ in range(3)] == [two[0], two[1], two[0]]
 
 
-def test_random_choice_prefers_the_lighter_and_never_herds() -> None:
+def test_least_loaded_keeps_all_pods_even() -> None:
     ten = pods(10)
+    choice = LeastLoaded(ten)
+    for _ in range(1005):
+        choice.take()
+    assert sorted(pod.in_flight for pod in ten) == [100] * 5 + [101] * 5
+
+
+def test_least_loaded_has_no_favourite() -> None:
+    """One request at a time: all are equally free, and each gets its part."""
+    five = pods(5)
+    choice = LeastLoaded(five)
+    seen: Counter[str] = Counter()
     for _ in range(1000):
-        random_choice_of_2(ten, 0)
-    loads = [pod.in_flight for pod in ten]
-    assert sum(loads) == 1000
-    assert max(loads) - min(loads) < 20, "two choices keep loads within a few of each other"
+        pod = choice.take()
+        seen[pod.address] += 1
+        choice.give(pod)
+    assert len(seen) == 5
+    assert max(seen.values()) < 2 * min(seen.values())
 
 
-def test_random_choice_reaches_every_pair() -> None:
-    seen = Counter()
-    for _ in range(300):
-        three = pods(3)
-        three[0].in_flight = three[1].in_flight = 1  # the third wins whenever it is looked at
-        seen[random_choice_of_2(three, 0)[0].address] += 1
-    assert len(seen) == 3
-    assert seen["10.1.0.2:8012"] > 150
+def test_new_pod_takes_what_comes_until_it_is_level() -> None:
+    two = pods(2)
+    choice = LeastLoaded(two)
+    for _ in range(20):
+        choice.take()
+    more = [*two, *pods(3)[2:]]
+    choice = choice_for(0, more, choice)
+    assert [choice.take() for _ in range(10)] == [more[2]] * 10
+    assert {pod.in_flight for pod in more} == {10}
 
 
-@pytest.mark.parametrize("policy", [first_available, round_robin, random_choice_of_2])
-def test_no_pods_no_choice(policy) -> None:
-    assert policy([], 3)[0] is None
+@pytest.mark.parametrize("limit", [0, 1, 4])
+def test_place_in_a_pod_that_is_gone_is_only_counted(limit: int) -> None:
+    two = pods(2, limit)
+    choice = choice_for(limit, two)
+    taken = [choice.take(), choice.take()]
+    for pod in two:
+        pod.index = -1
+    one = pods(1, limit)
+    choice = choice_for(limit, one, choice)
+    for pod in taken:
+        choice.give(pod)
+    assert [pod.in_flight for pod in two] == [0, 0]
+    assert choice.take() is one[0]
+
+
+@pytest.mark.parametrize("choice", [FirstAvailable, RoundRobin, LeastLoaded])
+def test_no_pods_no_choice(choice) -> None:
+    assert choice([]).take() is None
 
 
 def test_policy_follows_the_limit() -> None:
-    assert [policy_for(limit) for limit in (0, 1, 3, 4)] == [
-        random_choice_of_2,
-        first_available,
-        first_available,
-        round_robin,
+    assert [type(choice_for(limit, ())) for limit in (0, 1, 3, 4)] == [
+        LeastLoaded,
+        FirstAvailable,
+        FirstAvailable,
+        RoundRobin,
     ]
 
 
