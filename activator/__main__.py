@@ -15,12 +15,14 @@ from activator.reporter import Reporter
 from activator.revision import Addresses, Key, Revision, Settings
 from activator.routes import Table
 from activator.sync import Sync
+from activator.tenants import Tenants
 from activator.upstreams import Upstreams
 from activator.wakes import Wakes
 from kncore.clock import SystemClock
 from kncore.errors import ConfigError
 from kncore.kube.cluster import HttpClient
 from kncore.kube.informers import Informers
+from kncore.net.overload import Turns
 from kncore.net.pool import Pool, PoolLimits, UpstreamAddress
 from kncore.net.server import BACKLOG, Server
 from kncore.net.statstream import StatStream
@@ -102,6 +104,8 @@ async def main(config: Config) -> None:
     informers = Informers(client)
     ticker = Ticker()
     wakes = Wakes()
+    loop = asyncio.get_running_loop()
+    tenants = Tenants(Turns(loop.time, loop.call_soon), weights=config.weights)
     backends = Backends(probe)
     stream = StatStream(config.autoscaler_url, lambda up: reporter.connected(up))
     reporter = Reporter(config.pod_name, stream.send_nowait, SystemClock())
@@ -126,6 +130,7 @@ async def main(config: Config) -> None:
                     backends=backends,
                     reporter=reporter,
                     wakes=wakes,
+                    tenants=tenants,
                 )
 
             classes = config.classes

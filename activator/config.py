@@ -3,7 +3,7 @@
 import argparse
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kncore.api.keys import INGRESS_CLASS_TORPOR
 from kncore.errors import ConfigError
@@ -35,6 +35,8 @@ class Config:
     idle_connections: int = 1000
     idle_connections_per_pod: int = 100
     """Connections to pods kept for later requests."""
+    weights: Mapping[str, int] = field(default_factory=dict)
+    """Due of a namespace against others when they compete for this process; 1 if it is not named."""
     cluster_domain: str = "cluster.local"
     drain_seconds: float = 45.0
     """Served on after SIGTERM while readiness fails, for load balancers to notice; 0 where there is none in front."""
@@ -83,6 +85,7 @@ class Config:
             any_domain=given.any_domain,
             idle_connections=_number(environ, "MAX_IDLE_PROXY_CONNS", cls.idle_connections),
             idle_connections_per_pod=_number(environ, "MAX_IDLE_PROXY_CONNS_PER_HOST", cls.idle_connections_per_pod),
+            weights=_weights(environ.get("NAMESPACE_WEIGHTS", "")),
             cluster_domain=domain,
             drain_seconds=given.drain,
             grace_seconds=given.grace,
@@ -94,6 +97,18 @@ def _number(environ: Mapping[str, str], name: str, default: int) -> int:
     if not text.isdecimal():
         raise ConfigError(f"{name}={text}: expected a whole number")
     return int(text)
+
+
+def _weights(text: str) -> dict[str, int]:
+    """`namespace=weight`, separated by commas."""
+    made = {}
+    for part in text.replace(" ", "").split(","):
+        if part:
+            name, _, weight = part.partition("=")
+            if not name or not weight.isdecimal() or not 1 <= int(weight) <= 100:
+                raise ConfigError(f"NAMESPACE_WEIGHTS={text}: expected namespace=1..100, separated by commas")
+            made[name] = int(weight)
+    return made
 
 
 def _address(text: str, option: str) -> tuple[str, int]:

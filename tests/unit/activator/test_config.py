@@ -30,8 +30,10 @@ def test_everything_given() -> None:
             "CLUSTER_DOMAIN": "example.org",
             "MAX_IDLE_PROXY_CONNS": "5",
             "MAX_IDLE_PROXY_CONNS_PER_HOST": "2",
+            "NAMESPACE_WEIGHTS": "payments=4, batch=1",
         },
     )
+    assert made.weights == {"payments": 4, "batch": 1}
     assert (made.public, made.internal) == (("::1", 80), ("127.0.0.1", 0))
     assert (made.classes, made.any_domain, made.drain_seconds) == ({"a", "b"}, True, 0.0)
     assert (made.autoscaler_url, made.cluster_domain) == ("ws://127.0.0.1:1", "example.org")
@@ -76,3 +78,9 @@ def test_inherited_socket_is_used_as_it_is() -> None:
         _listener(("192.0.2.1", 1), os.dup(made.fileno()), "--public") as inherited,
     ):
         assert inherited.getsockname() == made.getsockname()
+
+
+@pytest.mark.parametrize("weights", ["payments", "payments=", "=2", "payments=0", "payments=101", "payments=-1"])
+def test_weights_must_be_named_numbers(weights: str) -> None:
+    with pytest.raises(ConfigError, match="NAMESPACE_WEIGHTS"):
+        Config.read([], {**ENV, "NAMESPACE_WEIGHTS": weights})
