@@ -1,179 +1,154 @@
-"""Metrics: everything bounded has `statistics()`, and metrics are nothing but a view of those.
+"""Metrics: everything bounded has `statistics()`, and metrics are mostly a view of those.
 
-A component registers functions that read its statistics and yield `Sample`s; they run when somebody scrapes, so
-counting costs nothing in between. Latencies need memory of their own: `Histogram`. Names are OpenTelemetry's, as
-Knative documents them (`kn.revision.pods.desired`), and are turned into Prometheus' spelling here, in one place.
+A component declares its metrics once, as `Metric` values in a table (the reference page is checked against it), and
+registers sources: functions that read statistics and yield points. Sources run when somebody scrapes or a push is due,
+so counting costs nothing in between. Only distributions need memory of their own: `Distribution`, a list of counters
+that an observation costs a bisection and two additions.
 
-prometheus-client is imported when a registry is made, not with this module: a queue-proxy without metrics must not
-pay for it.
+    QUEUED = Metric("kn.revision.request.queued", "gauge", "{request}", "Requests that wait.", ("kn.revision.name",))
+    registry = Registry({"service.name": "activator"})
+    registry.add(lambda: ((QUEUED, (name,), throttler.waiting) for name, throttler in throttlers.items()))
+
+Names, units and attributes are OpenTelemetry's, as Knative documents them. `kncore.telemetry.exposition` spells them as
+Prometheus wants them, `kncore.telemetry.otlp` pushes them as they are. No library is needed for either the counting or
+the text, because a sidecar has no megabytes to spare for one.
 """
 
-import re
+import gc
+import os
+import sys
+import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from dataclasses import dataclass
+from typing import Final, Literal
 
-__all__ = ["LATENCY_BUCKETS", "Histogram", "Registry", "Sample", "prometheus_name"]
+__all__ = [
+    "COUNT_BUCKETS",
+    "LATENCY_BUCKETS",
+    "PROCESS",
+    "WAKE_BUCKETS",
+    "Distribution",
+    "Family",
+    "Kind",
+    "Metric",
+    "Point",
+    "Registry",
+    "Source",
+    "process",
+]
 
-Kind = Literal["gauge", "counter"]
+Kind = Literal["gauge", "counter", "histogram"]
 
 LATENCY_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
-"""Upper bounds in seconds; OpenTelemetry's advice for request durations."""
-
-_ODD: Final = re.compile(r"[^a-zA-Z0-9_:]")
-
-
-def prometheus_name(name: str, unit: str = "") -> str:
-    """An OpenTelemetry name as Prometheus spells it: underscores for dots, the unit as suffix."""
-    spelled = _ODD.sub("_", name)
-    return f"{spelled}_{unit}" if unit and not spelled.endswith(f"_{unit}") else spelled
+"""Upper bounds in seconds; OpenTelemetry's advice for request durations, and what Knative uses."""
+WAKE_BUCKETS: Final = (*LATENCY_BUCKETS, 15.0, 30.0, 60.0, 120.0, 300.0)
+"""For what may have to pull an image first, seconds."""
+COUNT_BUCKETS: Final = (0.0, 5.0, 10.0, 25.0, 50.0, 75.0, 100.0, 250.0, 500.0, 750.0, 1e3, 2.5e3, 5e3, 7.5e3, 1e4)
+"""The default of OpenTelemetry's SDKs; body sizes have no advice of their own."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One value of one metric at the moment of a scrape."""
+@dataclass(frozen=True, kw_only=False)
+class Metric:
+    """What is measured; the same value for every point of it."""
 
     name: str
     """OpenTelemetry name, e.g. `kn.revision.pods.desired`."""
-    value: float
-    attributes: Mapping[str, str] = field(default_factory=dict)
-    kind: Kind = "gauge"
-    help: str = ""
-    unit: str = ""
-    """Unit suffix, e.g. `seconds`."""
+    kind: Kind
+    unit: str
+    """UCUM, as OpenTelemetry has it: `s`, `By`, `1`, or in braces what is counted: `{request}`."""
+    help: str
+    """One sentence."""
+    attributes: tuple[str, ...] = ()
+    """Names of the attributes; every point has their values in this order, "" for one that does not apply."""
+    buckets: tuple[float, ...] = ()
+    """Rising upper bounds of a histogram; a last one without bound is added."""
 
 
-class Histogram:
-    """Counts of observed values by bucket, per set of attributes; the number of sets is bounded.
+class Distribution:
+    """Counts of observed values by bucket, and their sum."""
 
-    Args:
-        name: OpenTelemetry name.
-        help: what it measures.
-        attributes: names of the attributes, in the order `observe` gets their values.
-        unit: unit suffix.
-        buckets: rising upper bounds; a last one without bound is added.
-        limit: most sets of attributes; further ones are counted together under empty values, so that clients cannot
-            fill memory.
-    """
+    __slots__ = ("bounds", "counts", "sum")
 
-    def __init__(
-        self,
-        name: str,
-        help: str,
-        attributes: Sequence[str] = (),
-        *,
-        unit: str = "seconds",
-        buckets: Sequence[float] = LATENCY_BUCKETS,
-        limit: int = 1000,
-    ) -> None:
-        self.name = name
-        self.help = help
-        self.unit = unit
-        self.attributes = tuple(attributes)
-        self.buckets = tuple(buckets)
-        self._limit = limit
-        self._rest = ("",) * len(self.attributes)
-        self._series: dict[tuple[str, ...], list[float]] = {}  # counts per bucket, then the sum
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
 
-    def observe(self, value: float, *attributes: str) -> None:
-        """Count one value."""
-        series = self._series.get(attributes)
-        if series is None:
-            if len(attributes) != len(self.attributes):
-                raise ValueError(f"{self.name} wants {len(self.attributes)} attributes, got {len(attributes)}")
-            if len(self._series) >= self._limit:
-                attributes = self._rest
-            series = self._series.setdefault(attributes, [0.0] * (len(self.buckets) + 2))
-        series[bisect_left(self.buckets, value)] += 1
-        series[-1] += value
+    def observe(self, value: float) -> None:
+        """Count one value; one that equals a bound is within it."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
 
-    def forget(self, *attributes: str) -> None:
-        """Drop a set of attributes, e.g. of a deleted revision."""
-        self._series.pop(attributes, None)
+    @property
+    def count(self) -> int:
+        """Values observed."""
+        return sum(self.counts)
 
-    def series(self) -> Iterator[tuple[tuple[str, ...], list[tuple[float, float]], float]]:
-        """(attribute values, [(upper bound, cumulative count)], sum) of each set."""
-        bounds = (*self.buckets, float("inf"))
-        for attributes, series in self._series.items():
-            total = 0.0
-            cumulative = []
-            for bound, count in zip(bounds, series, strict=False):
-                total += count
-                cumulative.append((bound, total))
-            yield attributes, cumulative, series[-1]
+
+Point = tuple[Metric, tuple[str, ...], float | Distribution]
+"""A metric, the values of its attributes, and how much; a Distribution for a histogram."""
+Source = Callable[[], Iterable[Point]]
+Family = tuple[Metric, Sequence[tuple[tuple[str, ...], float | Distribution]]]
+"""A metric with all its points."""
 
 
 class Registry:
-    """What a process exposes to Prometheus.
+    """What a process tells about itself.
 
     Args:
-        process: also expose the process's own CPU, memory and garbage collector.
+        resource: attributes of the process, by OpenTelemetry names; on every push, and in the text as `target_info`.
     """
 
-    def __init__(self, *, process: bool = True) -> None:
-        import prometheus_client  # see the module's docstring
+    def __init__(self, resource: Mapping[str, str] | None = None) -> None:
+        self.resource = dict(resource or {})
+        self.started = time.time()
+        """Unix time from which counters count."""
+        self._sources: list[Source] = []
 
-        self._registry = prometheus_client.CollectorRegistry(auto_describe=False)
-        if process:
-            prometheus_client.ProcessCollector(registry=self._registry)
-            prometheus_client.GCCollector(registry=self._registry)
-            prometheus_client.PlatformCollector(registry=self._registry)
-        self._sources: list[Callable[[], Iterable[Sample]]] = []
-        self._histograms: list[Histogram] = []
-        self._registry.register(_Collector(self))
-
-    def add(self, source: Callable[[], Iterable[Sample]]) -> None:
-        """Have `source()` called at every scrape."""
+    def add(self, source: Source) -> None:
+        """Have `source()` called at every collection."""
         self._sources.append(source)
 
-    def histogram(self, histogram: Histogram) -> Histogram:
-        """Expose a histogram; returns it."""
-        self._histograms.append(histogram)
-        return histogram
-
-    def samples(self) -> Iterator[Sample]:
-        """What the sources say now."""
+    def collect(self) -> list[Family]:
+        """What the sources say now, by metric in the order of first appearance."""
+        families: dict[str, tuple[Metric, list[tuple[tuple[str, ...], float | Distribution]]]] = {}
         for source in self._sources:
-            yield from source()
-
-    def histograms(self) -> Sequence[Histogram]:
-        """The registered histograms."""
-        return self._histograms
-
-    def render(self, accept: str = "") -> tuple[str, bytes]:
-        """(content type, body) of an answer to a scrape with this Accept header."""
-        from prometheus_client.exposition import choose_encoder  # see the module's docstring
-
-        encode, content_type = choose_encoder(accept)
-        return content_type, encode(self._registry)
+            for metric, attributes, value in source():
+                family = families.get(metric.name)
+                if family is None:
+                    family = families[metric.name] = (metric, [])
+                family[1].append((attributes, value))
+        return list(families.values())
 
 
-class _Collector:
-    """Bridges a Registry to prometheus-client, which calls `collect` at every scrape."""
+_CPU: Final = Metric("process.cpu", "counter", "s", "Processor time of the process.")
+_RESIDENT: Final = Metric("process.resident_memory", "gauge", "By", "Memory of the process that is in RAM.")
+_OPEN: Final = Metric("process.open_fds", "gauge", "{descriptor}", "Open descriptors.")
+_START: Final = Metric("process.start_time", "gauge", "s", "Unix time at which the process began to count.")
+_COLLECTIONS: Final = Metric(
+    "cpython.gc.collections", "counter", "{collection}", "Runs of the garbage collector.", ("cpython.gc.generation",)
+)
+PROCESS: Final = (_CPU, _RESIDENT, _OPEN, _START, _COLLECTIONS)
+"""Spelled so that Prometheus sees the names that every one of its client libraries uses."""
 
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
 
-    def collect(self) -> Iterator[Any]:
-        from prometheus_client import core  # see the module's docstring
+def process(started: float) -> Source:
+    """The process itself; memory and descriptors only where /proc tells them.
 
-        families: dict[str, Any] = {}
-        for sample in self._registry.samples():
-            name = prometheus_name(sample.name, sample.unit)
-            family = families.get(name)
-            if family is None:
-                kind = core.GaugeMetricFamily if sample.kind == "gauge" else core.CounterMetricFamily
-                family = families[name] = kind(name, sample.help or sample.name)
-            labels = {prometheus_name(key): value for key, value in sample.attributes.items()}
-            suffix = "_total" if sample.kind == "counter" else ""
-            family.add_sample(family.name + suffix, labels, sample.value)
-        yield from families.values()
-        for histogram in self._registry.histograms():
-            name = prometheus_name(histogram.name, histogram.unit)
-            names = [prometheus_name(attribute) for attribute in histogram.attributes]
-            made = core.HistogramMetricFamily(name, histogram.help, labels=names)
-            for values, cumulative, total in histogram.series():
-                buckets = [("+Inf" if bound == float("inf") else str(bound), count) for bound, count in cumulative]
-                made.add_metric(list(values), buckets, total)
-            yield made
+    Args:
+        started: Unix time.
+    """
+    page = os.sysconf("SC_PAGE_SIZE")
+
+    def read() -> Iterator[Point]:
+        yield _CPU, (), time.process_time()
+        yield _START, (), started
+        if sys.platform == "linux":
+            with open("/proc/self/statm", "rb") as file:
+                yield _RESIDENT, (), float(int(file.read().split()[1]) * page)
+            yield _OPEN, (), float(len(os.listdir("/proc/self/fd")) - 1)
+        for generation, stats in enumerate(gc.get_stats()):
+            yield _COLLECTIONS, (str(generation),), float(stats["collections"])
+
+    return read
