@@ -268,7 +268,7 @@ class ServerConnection(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple):
             self.peer, self.peer_port = peer[0], peer[1]
-        if not self.owner.opened(self):
+        if not self.owner.opened(self) and not self.transport.is_closing():
             self._refuse(503, "too many connections")
 
     def data_received(self, data: bytes) -> None:
@@ -634,6 +634,12 @@ class ServerConnection(asyncio.Protocol):
                 self.transport.abort()
         elif age > LINGER or now > self._until:
             self.transport.abort()
+
+    @property
+    def idle_since(self) -> float | None:
+        """Loop time since which it was seen without a whole request, 0 if it was not looked at yet; None while it has
+        one, or is about to be closed."""
+        return self._since if self._exchange is None and self._state in (_HEAD, _WAIT) else None
 
     def close_if_idle(self) -> None:
         """Close unless a request has begun."""

@@ -7,13 +7,16 @@
     await server.drain(loop.time() + 60.0)     # refuse new ones, finish what is in flight, then cut what is left
 
 Draining closes the listening socket and idle connections; a connection in use is told `Connection: close` with its
-answer. Codecs plug in through `protocol`: a factory of asyncio protocols that call `opened`, `closed` and `handler`
-of their owner, this server.
+answer. When there are as many connections as allowed, a new one takes the place of those that have been idle longest
+(or slow with a request head): a flood of connections that ask nothing costs others at most a reconnect. There is no
+bound per source address, for behind a load balancer all clients have one. Codecs plug in through `protocol`: a
+factory of asyncio protocols that call `opened`, `closed` and `handler` of their owner, this server.
 """
 
 from __future__ import annotations
 
 import asyncio
+import heapq
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -30,6 +33,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Server", "ServerStatistics"]
 
+EVICTED_SHARE: Final = 64
+"""One in so many connections is closed when there are too many: looking for them visits all."""
+FULL: Final = 0.1
+"""After a search that found none, how long not to search again, seconds."""
+EXCESS: Final = 1.1
+"""Beyond this share of the bound, connections are closed without being told why."""
+
 BACKLOG: Final = 4096
 """Connections the kernel completes before we accept them; a wake-up may bring hundreds in one moment."""
 
@@ -42,6 +52,8 @@ class ServerStatistics:
     accepted: int
     turned_away: int
     """Connections refused because there were too many."""
+    evicted: int
+    """Idle connections closed because there were too many."""
     refused: Mapping[int, int]
     """Requests that no handler saw, by the status they got."""
 
@@ -60,6 +72,8 @@ class Server:
         self._tunnels = 0.0
         self._accepted = 0
         self._turned_away = 0
+        self._evicted = 0
+        self._looked = 0.0
         self._refused: Counter[int] = Counter()
 
     def protocol(self) -> ServerConnection:
@@ -134,17 +148,38 @@ class Server:
             connections=len(self._connections),
             accepted=self._accepted,
             turned_away=self._turned_away,
+            evicted=self._evicted,
             refused=dict(self._refused),
         )
 
     # for connections ------------------------------------------------------------------------------------------------
     def opened(self, connection: ServerConnection) -> bool:
         self._connections.add(connection)
-        if len(self._connections) > self.limits.connections:
+        limit = self.limits.connections
+        if len(self._connections) > limit and not self._make_room(connection):
             self._turned_away += 1
+            if len(self._connections) > limit * EXCESS + 1:
+                connection.transport.abort()
             return False
         self._accepted += 1
         return True
+
+    def _make_room(self, newcomer: ServerConnection) -> bool:
+        """Close the connections that have been without a request longest; False if all are in use."""
+        now = newcomer.now()
+        if now < self._looked + FULL:
+            return False
+        spare = [
+            (since or now, id(connection), connection)
+            for connection in self._connections
+            if (since := connection.idle_since) is not None and connection is not newcomer
+        ]
+        if not spare:
+            self._looked = now
+        for _, _, connection in heapq.nsmallest(self.limits.connections // EVICTED_SHARE + 1, spare):
+            self._evicted += 1
+            connection.transport.abort()
+        return bool(spare)
 
     def closed(self, connection: ServerConnection) -> None:
         self._connections.discard(connection)

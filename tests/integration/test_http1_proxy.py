@@ -453,17 +453,53 @@ async def test_slow_reader_stops_the_app() -> None:
 
 
 @on_uvloop
-async def test_too_many_connections_are_told_so() -> None:
-    async with ScriptedUpstream() as app, proxying(app.port, limits=Limits(connections=2)) as proxy:
+async def test_too_many_connections_in_use_are_told_so() -> None:
+    release = asyncio.Event()
+
+    async def script(connection: Connection) -> None:
+        await connection.request()
+        await release.wait()
+        await connection.send(ok())
+
+    async with ScriptedUpstream(script) as app, proxying(app.port, limits=Limits(connections=2)) as proxy:
         async with await RawClient.connect(proxy.port) as one, await RawClient.connect(proxy.port) as two:
-            assert (await one.ask(GET)).status == (await two.ask(GET)).status == 200
+            await one.send(GET)
+            await two.send(GET)
+            await settle(lambda: len(app.requests) == 2)
             async with await RawClient.connect(proxy.port) as three:
                 response = await three.response()
                 assert (response.status, response.body) == (503, b"too many connections\n")
-        assert proxy.server.statistics().turned_away == 1
+                async with await RawClient.connect(proxy.port) as four:
+                    assert await four.rest() == b""  # far too many: not even told
+            release.set()
+            assert (await one.response()).status == (await two.response()).status == 200
+        assert proxy.server.statistics().turned_away == 2
+        assert proxy.server.statistics().evicted == 0
         await settle(lambda: proxy.server.statistics().connections == 0)
         async with await RawClient.connect(proxy.port) as four:
             assert (await four.ask(GET)).status == 200
+
+
+@on_uvloop
+async def test_a_connection_that_asks_nothing_gives_its_place_to_a_new_one() -> None:
+    async with ScriptedUpstream() as app, proxying(app.port, limits=Limits(connections=3)) as proxy:
+        async with (
+            await RawClient.connect(proxy.port) as silent,
+            await RawClient.connect(proxy.port) as slow,
+            await RawClient.connect(proxy.port) as used,
+        ):
+            await slow.send(b"GET / HT")
+            await used.ask(GET)
+            proxy.server.visit(asyncio.get_running_loop().time())
+            await used.ask(GET)
+            for _ in range(2):
+                async with await RawClient.connect(proxy.port) as new:
+                    assert (await new.ask(GET)).status == 200
+                    await new.ask(GET)
+                    await settle(lambda: proxy.server.statistics().connections <= 3)
+            assert await silent.rest() == b"" or await slow.rest() == b""
+            assert (await used.ask(GET)).status == 200
+        assert proxy.server.statistics().turned_away == 0
 
 
 @on_uvloop
