@@ -126,8 +126,12 @@ class Exchange:
     host: bytes
     fields: Mapping[bytes, bytes]
     scheme: bytes = b"http"
+    protocol: str = "HTTP/1.1"
+    """What the client speaks; of HTTP/1 the head knows whether it is the old version."""
     started: float
     """Loop time at which the head was complete."""
+    admitted: float = 0.0
+    """Loop time at which it had its turn, 0 before; noted where somebody wants to know how long it waited."""
 
     # progress ------------------------------------------------------------------------------------------------------
     status: int = 0
