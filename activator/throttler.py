@@ -77,11 +77,10 @@ class Pace:
 
     def depart(self, count: int, now: float, *, more: bool) -> None:
         """So many went; `more`: others still wait."""
-        share = self.SHARE
         gap = (now - self._since) / count
-        kept = (1 - share) ** count if self._departures else 0.0
-        self._gap = gap + (self._gap - gap) * kept
         self._departures += count
+        share = max(1 - (1 - self.SHARE) ** count, count / self._departures)  # of the first ones, the plain mean
+        self._gap += (gap - self._gap) * share
         self._since = now if more else 0.0
 
     def restart(self, now: float) -> None:

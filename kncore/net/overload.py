@@ -156,8 +156,9 @@ class Turns:
             now: the loop's time when the request came, or now.
         """
         if party is not self._last:
+            if self._last is not None:
+                self._met = now
             self._last = party
-            self._met = now
         if self._rush:
             return self._in_rush(turn, party, now)
         if now != self._moment:

@@ -1,7 +1,13 @@
 """The throttler by example; tests/property has the machine."""
 
+from contextlib import suppress
+
+import pytest
+
 from activator.balance import UNLIMITED, Pod
-from activator.throttler import Throttler
+from activator.tenants import Tenants
+from activator.throttler import Throttler, TooLong
+from kncore.breaker import QueueFull
 
 
 class Request:
@@ -126,3 +132,97 @@ def test_activators_among_which_we_are_not_change_nothing() -> None:
     throttler.update(["a", "b"], make)
     throttler.update_activators(["10.0.0.7"])
     assert (throttler.index, throttler.activators, throttler.capacity) == (-1, 0, 2)
+
+
+# bounds ---------------------------------------------------------------------------------------------------------------
+
+
+class Clock:
+    """Seconds that the test lets pass."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_tenants_share_the_room_of_all_revisions() -> None:
+    tenants = Tenants(requests=30)
+    greedy = tenants.enter("greedy")
+    several = [Throttler(1, "10.0.0.1", tenant=greedy) for _ in range(10)]
+    waiting = []
+    for throttler in several:
+        with suppress(QueueFull):
+            waiting.append((throttler, enter(throttler, 1)[0]))
+            waiting.append((throttler, enter(throttler, 1)[0]))
+    assert tenants.waiting == 15
+    other = Throttler(1, "10.0.0.1", tenant=tenants.enter("other"))
+    (mine,) = enter(other, 1)
+    for throttler, request in waiting:
+        throttler.leave(request)
+        throttler.leave(request)
+    other.update(["a"], make)
+    assert mine.pod is not None
+    assert tenants.waiting == 0
+
+
+def served_one_by_one(throttler: Throttler, clock: Clock, seconds: float, count: int, then: int) -> None:
+    """One pod that serves one request at a time, with `then` more waiting in the end."""
+    throttler.update(["a"], make)
+    requests = enter(throttler, count + then + 1)
+    for request in requests[:count]:
+        clock.now += seconds
+        throttler.release(request.pod)
+
+
+def test_who_would_wait_for_nothing_is_refused_at_once() -> None:
+    clock = Clock()
+    throttler = Throttler(1, "10.0.0.1", clock=clock)
+    served_one_by_one(throttler, clock, 1.0, count=20, then=50)
+    assert throttler.waiting == 50
+    assert throttler.expected_wait() == pytest.approx(51, rel=0.01)
+    with pytest.raises(TooLong, match="too long: 50 wait, about 50 s") as refused:
+        throttler.enter(Request(), patience=12.0)
+    assert refused.value.wait == pytest.approx(50, rel=0.01)
+    assert not throttler.enter(Request(), patience=13.0), "four times as many pods may come meanwhile"
+    assert not throttler.enter(Request()), "who has time has time"
+    assert throttler.statistics().refused == 1
+
+
+def test_few_departures_or_none_refuse_nobody() -> None:
+    clock = Clock()
+    throttler = Throttler(1, "10.0.0.1", clock=clock)
+    served_one_by_one(throttler, clock, 60.0, count=10, then=50)
+    assert throttler.expected_wait() is None
+    assert not throttler.enter(Request(), patience=1.0)
+
+
+def test_time_to_start_is_not_taken_for_the_time_to_serve() -> None:
+    clock = Clock()
+    throttler = Throttler(1, "10.0.0.1", clock=clock)
+    waiting = enter(throttler, 40)
+    clock.now += 100.0
+    throttler.update(["a"], make)
+    for request in waiting[:20]:
+        clock.now += 0.1
+        throttler.release(request.pod)
+    assert throttler.expected_wait() == pytest.approx(20 * 0.1, rel=0.2)
+
+
+def test_queue_that_stands_still_is_as_slow_as_that() -> None:
+    clock = Clock()
+    throttler = Throttler(1, "10.0.0.1", clock=clock)
+    served_one_by_one(throttler, clock, 0.01, count=20, then=10)
+    clock.now += 30.0
+    with pytest.raises(TooLong):
+        throttler.enter(Request(), patience=10.0)
+
+
+def test_without_pods_nobody_is_refused_for_the_pace_of_old() -> None:
+    clock = Clock()
+    throttler = Throttler(1, "10.0.0.1", clock=clock)
+    served_one_by_one(throttler, clock, 10.0, count=20, then=5)
+    throttler.update([], make)
+    assert throttler.expected_wait() is None
+    assert not throttler.enter(Request(), patience=1.0)

@@ -1,0 +1,210 @@
+"""Turns for the processor: who goes at once, who waits, in which order, and who is refused. The loop is the test."""
+
+import pytest
+
+from kncore.net.overload import MIXED_FOR, RUSH, Limits, Party, Statistics, Turns
+
+
+class Loop:
+    """Time that stands still until it is moved, and callbacks that run when the loop turns."""
+
+    def __init__(self) -> None:
+        self.time = 100.0
+        self.soon: list = []
+
+    def now(self) -> float:
+        return self.time
+
+    def call_soon(self, callback) -> None:
+        self.soon.append(callback)
+
+    def turn(self, passed: float = 0.001) -> None:
+        self.time += passed
+        due, self.soon = self.soon, []
+        for callback in due:
+            callback()
+
+
+class Request:
+    """A turn that keeps what became of it, and the order in which all went."""
+
+    def __init__(self, log: list, name: object, then=None) -> None:
+        self.log = log
+        self.name = name
+        self.then = then
+        self.refused = False
+
+    def proceed(self) -> None:
+        self.log.append(self.name)
+        if self.then is not None:
+            self.then()
+
+    def shed(self) -> None:
+        self.refused = True
+        self.log.append(("shed", self.name))
+
+
+class Proxy:
+    """Sends requests through turns."""
+
+    def __init__(self, **limits) -> None:
+        self.loop = Loop()
+        self.limits = Limits(**limits)
+        self.turns = Turns(self.loop.now, self.loop.call_soon, self.limits)
+        self.log: list = []
+
+    def send(self, party: Party, name: object, then=None) -> Request:
+        request = Request(self.log, name, then)
+        if self.turns.admit(request, party, self.loop.time):
+            request.proceed()
+        return request
+
+    def rush(self, party: Party, count: int, tag: str) -> list[Request]:
+        return [self.send(party, (tag, number)) for number in range(count)]
+
+    def settle(self, turns: int = 10_000) -> int:
+        """Let the loop turn until nothing is left; returns how often it did."""
+        for turned in range(turns):
+            if not self.loop.soon:
+                return turned
+            self.loop.turn()
+        raise AssertionError("never at rest")
+
+
+def test_without_a_rush_everybody_goes_and_the_loop_is_left_alone() -> None:
+    proxy, party, other = Proxy(), Party(), Party()
+    for number in range(1000):
+        proxy.send(party if number % 3 else other, number)
+        if number % (RUSH - 1) == 0:
+            proxy.loop.time += 0.001
+    assert proxy.log == list(range(1000))
+    assert proxy.loop.soon == []
+    assert proxy.turns.statistics() == Statistics(queued=0, parties=0, deferred=0, shed=0)
+
+
+def test_party_alone_starts_a_burst_per_round_and_the_rest_in_order() -> None:
+    proxy, party = Proxy(burst_alone=50), Party()
+    proxy.rush(party, 200, "a")
+    assert 50 <= len(proxy.log) <= 50 + RUSH
+    assert proxy.turns.statistics().queued == 200 - len(proxy.log)
+    assert proxy.settle() <= 5
+    assert proxy.log == [("a", number) for number in range(200)]
+    assert proxy.turns.statistics().queued == 0
+
+
+def test_who_has_nothing_queued_passes_a_crowd() -> None:
+    proxy, hot, victim = Proxy(), Party(), Party()
+    proxy.send(victim, "seen before")
+    proxy.rush(hot, 1000, "hot")
+    assert proxy.turns.statistics().queued > 900
+    proxy.send(victim, "victim")
+    assert proxy.log[-1] == "victim"
+    proxy.loop.turn()
+    began = len(proxy.log)
+    proxy.loop.turn()
+    assert len(proxy.log) - began == proxy.limits.burst_shared, "rounds are short while two meet"
+
+
+def test_two_crowds_take_turns() -> None:
+    proxy, one, two = Proxy(patience=60), Party(), Party()
+    proxy.rush(one, 300, "one")
+    proxy.rush(two, 100, "two")
+    before = len(proxy.log)
+    proxy.settle()
+    assert sorted(proxy.log) == sorted([*(("one", n) for n in range(300)), *(("two", n) for n in range(100))])
+    both = [name for name, _ in proxy.log[before : before + 150]]
+    assert abs(both.count("one") - both.count("two")) <= 1
+    for tag in ("one", "two"):
+        mine = [number for name, number in proxy.log if name == tag]
+        assert mine == sorted(mine), "each in its own order"
+
+
+def test_weight_is_turns_for_each_turn_of_others() -> None:
+    proxy, light, heavy = Proxy(patience=60), Party(), Party(weight=3)
+    proxy.rush(light, 300, "light")
+    proxy.rush(heavy, 300, "heavy")
+    before = len(proxy.log)
+    for _ in range(40):
+        proxy.loop.turn()
+    went = [name for name, _ in proxy.log[before:]]
+    assert went.count("heavy") == pytest.approx(3 * went.count("light"), rel=0.1)
+
+
+def test_many_parties_with_a_little_each_are_all_served_soon() -> None:
+    proxy, hot = Proxy(), Party()
+    others = [Party() for _ in range(50)]
+    proxy.rush(hot, 500, "hot")
+    for number, party in enumerate(others):
+        proxy.send(party, ("other", number))
+    assert {name for name in proxy.log if name[0] == "other"} == {("other", number) for number in range(50)}
+
+
+def test_what_waits_too_long_is_refused_oldest_first_and_the_rest_served() -> None:
+    proxy, party = Proxy(burst_alone=10, patience=0.5), Party()
+    requests = proxy.rush(party, 100, "a")
+    proxy.loop.turn(0.6)
+    refused = [request for request in requests if request.refused]
+    assert len(refused) == 10, "refusing is rationed like serving"
+    assert refused == [request for request in requests if request.name not in proxy.log][:10]
+    proxy.settle()
+    found = proxy.turns.statistics()
+    assert (found.queued, found.shed) == (0, sum(request.refused for request in requests))
+
+
+def test_queue_is_bounded() -> None:
+    proxy, party = Proxy(burst_alone=10, depth=20, patience=60), Party()
+    requests = proxy.rush(party, 100, "a")
+    assert proxy.turns.statistics().queued == 20
+    assert sum(request.refused for request in requests) == proxy.turns.statistics().shed >= 60
+    proxy.settle()
+    assert proxy.turns.statistics().queued == 0
+
+
+def test_who_leaves_is_never_called_and_makes_room() -> None:
+    proxy, party = Proxy(burst_alone=10, patience=60), Party()
+    requests = proxy.rush(party, 40, "a")
+    for request in requests[20:]:
+        proxy.turns.leave(request, party)
+        proxy.turns.leave(request, party)
+    proxy.settle()
+    assert proxy.log == [("a", number) for number in range(20)]
+    assert proxy.turns.statistics() == Statistics(queued=0, parties=0, deferred=30 - RUSH, shed=0)
+
+
+def test_party_whose_turns_all_left_is_not_listed_twice() -> None:
+    proxy, party, other = Proxy(burst_alone=4, burst_shared=4, patience=60), Party(), Party()
+    proxy.rush(other, 200, "other")
+    for _ in range(5):
+        for request in proxy.rush(party, 30, "gone"):
+            proxy.turns.leave(request, party)
+    proxy.log.clear()
+    proxy.rush(party, 100, "a")
+    for _ in range(20):
+        proxy.loop.turn()
+    names = [name for name, _ in proxy.log]
+    assert abs(names.count("a") - names.count("other")) <= 8
+
+
+def test_request_that_brings_another_is_no_recursion_and_ends() -> None:
+    proxy, party = Proxy(burst_alone=5), Party()
+    left = [2000]
+
+    def again() -> None:
+        if left[0]:
+            left[0] -= 1
+            proxy.send(party, left[0], again)
+
+    proxy.rush(party, 20, "a")
+    proxy.send(party, "first", again)
+    proxy.settle()
+    assert left[0] == 0
+    assert proxy.turns.statistics().queued == 0
+
+
+def test_parties_that_met_long_ago_do_not_shorten_the_rounds() -> None:
+    proxy, party, other = Proxy(burst_alone=50, burst_shared=2, patience=600), Party(), Party()
+    proxy.send(other, "other")
+    proxy.send(party, "party")
+    proxy.loop.time += MIXED_FOR + 1
+    proxy.rush(party, 200, "a")
+    assert proxy.settle() <= 5
