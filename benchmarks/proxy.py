@@ -22,11 +22,12 @@ import contextlib
 import os
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from benchmarks import load, nginx
-from benchmarks.load import Load
+from benchmarks import nginx
+from benchmarks.load import wrk
+from benchmarks.load.report import Load
 from benchmarks.platform import NotMeasured, Platform, hello, platform
 from benchmarks.procfs import command, cpu_seconds, descendants, listener, pin
 from benchmarks.report import Report
@@ -180,7 +181,7 @@ def _rounds(report: Report, paths: Sequence[Path], pinned: bool) -> None:
 def _run(path: Path, seconds: int, processor: int | None) -> Taken:
     before = [cpu_seconds([pid]) for pid in path.pids]
     headers = {"Host": path.host, **path.headers}
-    result = load.run(path.url, headers, seconds=seconds, processor=processor, vary=path.vary)
+    result = wrk.run(path.url, headers, seconds=seconds, processor=processor, vary=path.vary)
     after = [cpu_seconds([pid]) for pid in path.pids]
     if result.errors:
         raise NotMeasured(f"{path.name}: {result.errors} of {result.requests} requests failed")
@@ -204,7 +205,7 @@ def _summarise(report: Report, taken: dict[str, list[Taken]], *, seconds: int, p
             f"{statistics.median(run.load.p50 for run in runs) * 1000:.2f}",
             f"{statistics.median(run.load.p99 for run in runs) * 1000:.2f}",
         )
-        report.samples[name] = [{**asdict(run.load), "rate": run.load.rate, "cpu_us": list(run.cpu_us)} for run in runs]
+        report.samples[name] = [{**run.load.to_json(), "cpu_us": list(run.cpu_us)} for run in runs]
         report.summary[name] = _facts(rates, cpu)
     ratios = {f"{name}, ours / nginx": _ratio(taken[ours], taken[theirs]) for name, (ours, theirs) in PAIRS.items()}
     efforts = {
@@ -215,7 +216,7 @@ def _summarise(report: Report, taken: dict[str, list[Taken]], *, seconds: int, p
     report.summary["pinned"] = pinned
     count = len(next(iter(taken.values())))
     report.say(
-        f"wrk, {load.CONNECTIONS} connections, {count} interleaved runs of {seconds} s each; "
+        f"wrk, {wrk.CONNECTIONS} connections, {count} interleaved runs of {seconds} s each; "
         + ("wrk and backend on one processor, all proxies on another" if pinned else "nothing pinned"),
         *table(("requests/s", "min", "max", "CPU us/request", "per CPU second", "p50 ms", "p99 ms"), rows, digits=0),
         *_ratio_lines("requests/s", ratios, count),

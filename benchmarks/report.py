@@ -10,6 +10,7 @@ import orjson
 
 from benchmarks import machine
 from benchmarks.machine import Calm
+from benchmarks.rows import Row
 
 __all__ = ["Options", "Report"]
 
@@ -27,6 +28,13 @@ class Options:
     patience: float = 60.0
     """Seconds to wait for a calm machine."""
 
+    only: frozenset[str] = frozenset()
+    """Parts to measure; empty is all."""
+
+    def chosen(self, part: str) -> bool:
+        """Whether to measure a part."""
+        return not self.only or part in self.only
+
     def samples(self, full: int, quick: int) -> int:
         """How many to take."""
         return self.count or (quick if self.quick else full)
@@ -43,11 +51,20 @@ class Report:
     samples: dict[str, Any] = field(default_factory=dict)
     """Raw numbers by series; the unit ends each name."""
     summary: dict[str, Any] = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list)
+    """Figures beside those of peers."""
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+    """By peer: what was not measured, and why."""
     begun: float = field(default_factory=time.time)
 
     def note(self, text: str) -> None:
         """Progress; also what a person sees while it runs."""
         print(f"[{time.time() - self.begun:6.1f} s] {text}", flush=True)
+
+    def absent(self, who: str, why: str) -> None:
+        """Tell that something is not measured."""
+        self.left_out.setdefault(who, []).append(why)
+        self.note(f"left out: {who}: {why}")
 
     def say(self, *lines: str) -> None:
         """Part of the summary."""
@@ -65,6 +82,8 @@ class Report:
             "machine": about,
             "others": calm,
             "summary": self.summary,
+            "rows": [row.to_json() for row in self.rows],
+            "left_out": self.left_out,
             "samples": self.samples,
         }
         self.options.out.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,43 @@
+"""What one run of a load generator tells, whichever it was."""
+
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Load", "NoTool"]
+
+
+class NoTool(Exception):
+    """A load generator is not installed; says what to install."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """One run. Seconds."""
+
+    requests: int
+    """Or messages, or calls."""
+    seconds: float
+    errors: int
+    """Answers that were not 2xx or 3xx, and connections that failed."""
+    p50: float
+    p99: float
+    p999: float
+    longest: float
+
+    @property
+    def rate(self) -> float:
+        """Requests per second."""
+        return self.requests / self.seconds
+
+    def to_json(self) -> dict[str, Any]:
+        """For the file; milliseconds where a name says so."""
+        return {
+            "requests": self.requests,
+            "seconds": round(self.seconds, 3),
+            "errors": self.errors,
+            "rate": round(self.rate, 1),
+            **{
+                f"{name}_ms": round(value * 1000, 3)
+                for name, value in {"p50": self.p50, "p99": self.p99, "p999": self.p999, "max": self.longest}.items()
+            },
+        }
