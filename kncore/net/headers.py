@@ -15,6 +15,7 @@ __all__ = [
     "forwarded",
     "forwarded_for",
     "hop_by_hop",
+    "is_lookalike",
     "options",
     "pairs",
     "value_of",
@@ -55,6 +56,19 @@ the body."""
 
 _PROTECTED: Final = frozenset({b"content-length", b"host"})
 """Naming these in `Connection` removes nothing: the message could not be understood without them."""
+
+
+_TRUSTED: Final = FRAMING | HOP_BY_HOP | {b"forwarded", b"host", b"trailer", b"x-real-ip"}
+_TRUSTED_PREFIXES: Final = (b"x-forwarded-", b"k-", b"knative-")
+
+
+def is_lookalike(name: bytes) -> bool:
+    """Whether an app could take a field, named with underscores, for one that proxies decide about.
+
+    CGI, WSGI and PHP know `X-Forwarded-For` and `X_Forwarded_For` by the same name, `HTTP_X_FORWARDED_FOR`.
+    """
+    twin = name.replace(b"_", b"-")
+    return twin in _TRUSTED or twin.startswith(_TRUSTED_PREFIXES)
 
 
 def value_of(line: bytes) -> bytes:

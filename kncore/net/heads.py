@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple
 import httptools
 
 from kncore.net.errors import BadMessage
-from kncore.net.headers import FRAMING, HOP_BY_HOP, options, value_of
+from kncore.net.headers import FRAMING, HOP_BY_HOP, is_lookalike, options, value_of
 
 __all__ = [
     "DEFAULT_LIMITS",
@@ -94,7 +94,7 @@ class RequestHead:
     repeated: bool = False
     """Some field occurs more than once, so `fields` and `lines` differ."""
     named: Collection[bytes] = ()
-    """Fields that `Connection` names: not for the next hop."""
+    """Fields that `Connection` names, and the like: not for the next hop."""
     length: int = 0
     """Bytes of body to come; 0 none, -1 unknown (chunked)."""
     upgrade: bytes = b""
@@ -169,10 +169,12 @@ def read_request(head: bytes, parser: httptools.HttpRequestParser, limits: Reque
             raise BadMessage("malformed Host")
     elif not made.old:
         raise BadMessage("missing Host")
-    if target[0] != 47 or b"#" in target:
+    if target[0] != 47 or b"#" in target or made.method == b"CONNECT":
         _read_target(made)
     if not FRAMING.isdisjoint(fields):
         _read_framing(made)
+    if b"_" in head and (twins := [name for name in fields if b"_" in name and is_lookalike(name)]):
+        made.named = frozenset((*made.named, *twins))
     return made
 
 

@@ -457,8 +457,9 @@ class ServerConnection(asyncio.Protocol):
                 return len(data)
             self._same = raw if len(raw) <= SAME_LIMIT else b""
             self._blank = False
-            if head.length:
-                self._parser = httptools.HttpRequestParser(SILENT)  # the old one waits for a body
+            if head.length or b"proxy-connection" in head.fields:
+                # the old one waits for a body, or takes that field for the end of the connection
+                self._parser = httptools.HttpRequestParser(SILENT)
         self._exchange = exchange = ServerExchange(self, head, self.now())
         self.keep_alive = head.keep_alive
         length = head.length

@@ -324,10 +324,15 @@ class ClientConnection(asyncio.Protocol):
         """Have llhttp judge a new head, and keep it in case the next one is the same."""
         size = len(raw)
         whole = len(data) == size + body
+        judged = data if whole and body > 0 else raw
         try:
-            self._parser.feed_data(data if whole and body > 0 else raw)
+            self._parser.feed_data(judged)
         except httptools.HttpParserUpgrade:
             self._parser = httptools.HttpResponseParser(SILENT)
+        except httptools.HttpParserError:
+            # it may be the parser's memory of the last head: to it, `Proxy-Connection: close` ends the connection
+            self._parser = httptools.HttpResponseParser(SILENT)
+            self._parser.feed_data(judged)
         if not whole or head.chunked or (head.length > 0 and body == 0):
             self._parser = httptools.HttpResponseParser(SILENT)  # the old one waits for a body
         self._head = head
