@@ -1,10 +1,12 @@
-"""The proxy: two listeners, one path.
+"""The proxy: a few listeners, one path.
 
-    public    -> [strip]                                            -> route -> Passage
+    public    -> [strip] [to https]                                 -> route -> Passage
+    https     -> [strip]                                            -> route -> Passage
     internal  -> [health] [network probe] [component probe] [wakes] -> route -> Passage -> else: elsewhere
 
 The public listener is for the world: internal headers from there are dropped, so nobody outside chooses a revision or
-passes for a probe, and only hosts with external visibility exist there. The internal listener is for pods and for the
+passes for a probe, and only hosts with external visibility exist there. With TLS it is the same; without, hosts that
+want it (`httpOption: Redirected`) answer with their https address. The internal listener is for pods and for the
 control plane: it knows every host, trusts routing headers, answers probes, and is the HTTP proxy that makes cluster
 names work where no resolver knows them.
 """
@@ -27,6 +29,7 @@ __all__ = ["Proxy"]
 PROXIED: Final = b"K-Proxy-Request: activator"
 PROTO_HTTP: Final = b"X-Forwarded-Proto: http"
 PROTO_HTTPS: Final = b"X-Forwarded-Proto: https"
+ACME: Final = b"/.well-known/acme-challenge/"
 VIA: Final = b"1.1 torpor-activator"
 JSON: Final = (b"Content-Type: application/json",)
 
@@ -48,6 +51,8 @@ _INTERNAL_NAMES: Final = frozenset(
 _REPLACED: Final = HOP_BY_HOP | {b"host", b"x-forwarded-for", b"k-proxy-request"}
 """Written anew on every request."""
 DROP_PUBLIC: Final = _REPLACED | _INTERNAL_NAMES
+DROP_HTTPS: Final = DROP_PUBLIC | {b"x-forwarded-proto"}
+"""With TLS ending here nobody else knows better how the request came."""
 DROP_INTERNAL: Final = _REPLACED | {b"k-network-hash", b"knative-serving-namespace", b"knative-serving-revision"}
 DROP_ELSEWHERE: Final = HOP_BY_HOP | {b"host"}
 
@@ -61,6 +66,7 @@ class Proxy:
         elsewhere: an upstream for a host that is none of ours, None if there is no such host; only asked for requests
             from inside. None refuses all: in a cluster, where pods have a network of their own and policies about it,
             an open proxy would be a way around them.
+        https_port: where clients reach the https listener.
     """
 
     def __init__(
@@ -72,6 +78,7 @@ class Proxy:
         cluster_domain: str = "cluster.local",
         any_domain: bool = False,
         elsewhere: Callable[[bytes], Upstream | None] | None = None,
+        https_port: int = 443,
     ) -> None:
         self.table = table
         self.revisions: dict[Key, Revision] = {}
@@ -80,6 +87,7 @@ class Proxy:
         self._suffix = f".svc.{cluster_domain}"
         self._any_domain = any_domain
         self._elsewhere = elsewhere
+        self._https_port = https_port
         self._names: dict[bytes, str] = {}
         self._drops: dict[tuple[frozenset[bytes], frozenset[bytes]], frozenset[bytes]] = {}
         self._unrouted = 0
@@ -93,7 +101,19 @@ class Proxy:
         if host is None or not host.public:
             self._unknown(exchange, name)
         else:
+            if host.secure and self._to_https(exchange, name):
+                return
             self._follow(exchange, host, DROP_PUBLIC)
+
+    def https(self, exchange: Exchange) -> None:
+        """A request from outside, in TLS."""
+        exchange.scheme = b"https"
+        name = self._name(exchange.host)
+        host = self._host(name)
+        if host is None or not host.public:
+            self._unknown(exchange, name)
+        else:
+            self._follow(exchange, host, DROP_HTTPS)
 
     def internal(self, exchange: Exchange) -> None:
         """A request from a pod or from the control plane."""
@@ -122,6 +142,21 @@ class Proxy:
             self._leave(exchange, name)
         else:
             self._unknown(exchange, name)
+
+    # public layers ---------------------------------------------------------------------------------------------------
+
+    def _to_https(self, exchange: Exchange, name: str) -> bool:
+        """Send the client to the same address in https; False for what must be answered here.
+
+        What a load balancer in front decrypted came in TLS. Authorities that prove who owns a host ask for their
+        challenge in clear, for there may be no certificate yet.
+        """
+        if exchange.value(b"x-forwarded-proto") == b"https" or exchange.target.startswith(ACME):
+            return False
+        port = b"" if self._https_port == 443 else b":%d" % self._https_port
+        target = exchange.target if exchange.target.startswith(b"/") else b"/"
+        exchange.respond(301, b"", (b"Location: https://" + name.encode("latin-1") + port + target,))
+        return True
 
     # internal layers -------------------------------------------------------------------------------------------------
 
@@ -204,7 +239,7 @@ class Proxy:
         if revision is None:
             exchange.respond(404, not_found(target.key))
             return
-        add = _added(exchange)
+        add = _added(exchange, drop)
         if target.lines:
             drop = self._drop(drop, target)
             add += target.lines
@@ -224,7 +259,7 @@ class Proxy:
         if revision is None:
             exchange.respond(404, not_found(key))
         else:
-            Passage(exchange, revision, DROP_INTERNAL, _added(exchange), None).start()
+            Passage(exchange, revision, DROP_INTERNAL, _added(exchange, DROP_INTERNAL), None).start()
 
     def _unknown(self, exchange: Exchange, name: str) -> None:
         self._unrouted += 1
@@ -236,11 +271,11 @@ class Proxy:
         return {"revisions": len(self.revisions), "unrouted": self._unrouted, **self.table.statistics()}
 
 
-def _added(exchange: Exchange) -> list[bytes]:
+def _added(exchange: Exchange, drop: frozenset[bytes]) -> list[bytes]:
     """Header lines that every forwarded request gets."""
     fields = exchange.fields
     before = exchange.value(b"x-forwarded-for") if b"x-forwarded-for" in fields else None
     lines = [PROXIED, forwarded_for(before, exchange.peer.encode())]
-    if b"x-forwarded-proto" not in fields:
+    if b"x-forwarded-proto" not in fields or drop is DROP_HTTPS:
         lines.append(PROTO_HTTP if exchange.scheme == b"http" else PROTO_HTTPS)
     return lines

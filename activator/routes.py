@@ -71,6 +71,8 @@ class Host:
     public: bool
     only: Path | None = None
     """The path, when there is just one without conditions."""
+    secure: bool = False
+    """Who comes from outside without TLS is sent to https."""
 
     def find(self, target: bytes, header: Lookup) -> Path | None:
         """The first path that fits; they are sorted, most demanding first."""
@@ -86,6 +88,7 @@ def compile_ingress(ingress: Obj) -> dict[str, Host]:
     """The hosts of one KIngress, without the paths and rules that cannot be served."""
     key = (meta.namespace(ingress), meta.name(ingress))
     made = kingress.spec_hash(ingress)
+    redirected = meta.at(ingress, "spec", "httpOption") == "Redirected"
     hosts: dict[str, Host] = {}
     for rule in meta.at(ingress, "spec", "rules", default=[]):
         paths = sorted(_paths(rule, key[0]), key=lambda path: (-len(path.prefix), -len(path.conditions)))
@@ -94,7 +97,7 @@ def compile_ingress(ingress: Obj) -> dict[str, Host]:
         only = paths[0] if len(paths) == 1 and not paths[0].prefix and not paths[0].conditions else None
         public = rule.get("visibility", "ExternalIP") != "ClusterLocal"
         for host in rule.get("hosts") or ():
-            hosts[host.lower().rstrip(".")] = Host(key, made, tuple(paths), public, only)
+            hosts[host.lower().rstrip(".")] = Host(key, made, tuple(paths), public, only, public and redirected)
     return hosts
 
 

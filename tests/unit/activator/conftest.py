@@ -194,6 +194,12 @@ class World:
         self.proxy.public(exchange)
         return exchange
 
+    def secure(self, raw: bytes, peer: str = "192.0.2.7") -> MemoryExchange:
+        """A request on the https listener."""
+        exchange = MemoryExchange(raw, peer)
+        self.proxy.https(exchange)
+        return exchange
+
     def send(self, key: Key = ("default", "hello-1"), method: str = "GET", *lines: str) -> MemoryExchange:
         """A request for a revision."""
         head = [
