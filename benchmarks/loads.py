@@ -56,7 +56,8 @@ class Workload:
             NotCarried: more than one in a thousand requests failed.
         """
         before = cpu_seconds([proxy.pid])
-        load = self.run(proxy, setting)
+        target = proxy.http2 if self.http2 and proxy.http2 else proxy
+        load = self.run(target, setting)
         used = cpu_seconds([proxy.pid]) - before
         if load.requests == 0 or load.errors > load.requests * FEW_FAILURES:
             raise NotCarried(f"{proxy.name}, {self.name}: {load.errors} errors beside {load.requests} answers")

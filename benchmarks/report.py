@@ -29,11 +29,12 @@ class Options:
     """Seconds to wait for a calm machine."""
 
     only: frozenset[str] = frozenset()
-    """Parts to measure; empty is all."""
+    """Parts to measure; those of a kind of which none is named are all measured."""
 
-    def chosen(self, part: str) -> bool:
-        """Whether to measure a part."""
-        return not self.only or part in self.only
+    def chosen(self, part: str, kind: frozenset[str]) -> bool:
+        """Whether to measure a part, one of a kind."""
+        named = self.only & kind
+        return not named or part in named
 
     def samples(self, full: int, quick: int) -> int:
         """How many to take."""

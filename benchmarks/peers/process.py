@@ -36,6 +36,8 @@ class Running:
     headers: Mapping[str, str] | None = None
     """What a request must carry besides `Host` to be served."""
     host: str = "localhost"
+    http2: "Running | None" = None
+    """How HTTP/2 loads address it, if they go to another app; its `pid` says nothing."""
 
 
 def answers(address: Address, *, path: str = "/", host: str = "localhost") -> Callable[[], bool]:
@@ -61,6 +63,7 @@ def process(
     environment: Mapping[str, str] | None = None,
     headers: Mapping[str, str] | None = None,
     host: str = "localhost",
+    http2: Running | None = None,
     folder: Path | None = None,
 ) -> Iterator[Running]:
     """Start a command and wait until it is ready.
@@ -93,7 +96,7 @@ def process(
                     text = said.read()[-2000:].decode(errors="replace")
                     raise NotStarted(f"{name} ended or does not answer on {address[0]}:{address[1]}\n{text}")
                 time.sleep(0.02)
-            yield Running(name=name, address=address, pid=started.pid, headers=headers, host=host)
+            yield Running(name=name, address=address, pid=started.pid, headers=headers, host=host, http2=http2)
         finally:
             _end(started)
 

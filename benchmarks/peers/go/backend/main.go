@@ -3,7 +3,7 @@
 // One port speaks HTTP/1.1 (any path: a dozen bytes after the whole request body was read; /bytes/N: N bytes; Upgrade:
 // a WebSocket that echoes), and HTTP/2 to connections that open with its preface (a GET gets five bytes, a POST is
 // echoed as gRPC: what comes is sent back as it comes, then trailers say OK). It answers the probes of activators on any
-// path. Heads are read only as far as needed: this is no server for anything but a load generator's requests.
+// path. With -silent it reads what comes over WebSockets and forgets it. Heads are read only as far as needed: this is no server for anything but a load generator's requests.
 package main
 
 import (
@@ -21,13 +21,15 @@ import (
 const longestHead = 64 << 10
 
 var (
-	hello = []byte("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 12\r\n\r\nhello world\n")
-	probe = []byte("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nqueue")
-	block = bytes.Repeat([]byte("0123456789abcdef"), 4096)
+	hello  = []byte("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 12\r\n\r\nhello world\n")
+	probe  = []byte("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nqueue")
+	silent = false
+	block  = bytes.Repeat([]byte("0123456789abcdef"), 4096)
 )
 
 func main() {
 	listen := flag.String("listen", "127.0.0.1:8080", "address to listen on")
+	flag.BoolVar(&silent, "silent", false, "do not echo what comes over WebSockets: stand in for an autoscaler")
 	flag.Parse()
 	listener, err := net.Listen("tcp", *listen)
 	if err != nil {
@@ -194,6 +196,9 @@ func echo(connection net.Conn, reader *bufio.Reader, key string) {
 		closing := frame[0]&0x0f == 8
 		if frame[0]&0x0f == 9 {
 			frame[0]++ // a ping is answered by a pong
+		}
+		if silent && frame[0]&0x0f < 8 {
+			continue
 		}
 		if _, err = connection.Write(frame); err != nil || closing {
 			return
