@@ -1,7 +1,7 @@
 """Byte-level fuzzing of the HTTP/1 codec: whatever arrives, and however it is cut, the outcome is the same and
 nothing breaks.
 
-`tests/unit/kncore/net/test_smuggling.py` holds the corpus of known attacks; its cases are the seeds here.
+The table of known attacks (`tests/data/smuggling`) is the seeds here.
 """
 
 import asyncio
@@ -12,10 +12,11 @@ from typing import Any
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from tests.smuggling import REQUESTS, requests_according_to_h11
 from tests.unit.kncore.net.conftest import Relay
-from tests.unit.kncore.net.test_smuggling import ANSWER, PASSED, REFUSED, requests_according_to_h11
 
-SEEDS = [data for data, _ in (*REFUSED.values(), *PASSED.values()) if len(data) < 400]
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+SEEDS = [case.data for case in REQUESTS if len(case.data) < 400]
 TOKENS = [
     b"GET / HTTP/1.1\r\n",
     b"POST /a HTTP/1.1\r\n",
@@ -65,12 +66,14 @@ async def outcome(data: bytes, cuts: list[int]) -> tuple[Any, ...]:
             answered += 1
             relay.up.answers(ANSWER)
     complete = [exchange for exchange in relay.exchanges if exchange.body_done]
-    passed = b"".join(up.got for up in relay.ups if not up.wire.aborted)
-    seen = requests_according_to_h11(passed) if not relay.exchanges or relay.exchanges[-1].body_done else None
-    if seen is not None:
-        assert [(method, target) for method, target, _ in seen] == [
-            (exchange.method, exchange.target) for exchange in complete
-        ]
+    seen = [requests_according_to_h11(up.got) for up in relay.ups]
+    assert all(
+        whole or up.wire.aborted or not relay.exchanges[-1].body_done
+        for (_, whole), up in zip(seen, relay.ups, strict=True)
+    )
+    assert [request for requests, _ in seen for request in requests] == [
+        f"{exchange.method.decode()} {exchange.target.decode('latin-1')} {exchange.bytes_in}" for exchange in complete
+    ]
     return (
         [(exchange.method, exchange.target, exchange.host, exchange.bytes_in) for exchange in complete],
         bool(relay.refusals),
