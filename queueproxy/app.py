@@ -4,17 +4,21 @@ import asyncio
 import logging
 import os
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from kncore import runtime
 from kncore.breaker import Breaker
 from kncore.errors import ConfigError
-from kncore.net.exchange import Handler
+from kncore.net import requestlog
+from kncore.net.exchange import Handler, Upstream
 from kncore.net.pool import Pool, PoolLimits
 from kncore.net.server import Server
 from kncore.net.ticker import Ticker
-from queueproxy import drain, probe, proxy, requestlog, stats
+from queueproxy import drain, probe, proxy, stats
 from queueproxy.config import Config
+
+if TYPE_CHECKING:
+    from queueproxy.telemetry import Telemetry
 
 __all__ = ["serve", "stack"]
 
@@ -24,6 +28,8 @@ QUEUE_PER_SLOT: Final = 10
 """Requests that may wait for each place in the app (serving §6.4)."""
 TUNNELS: Final = 60.0
 """How long upgraded connections are waited for when leaving, seconds."""
+FLUSH: Final = 10.0
+"""How long telemetry may take to leave at the end, seconds."""
 
 
 def stack(layers: Sequence[proxy.Layer], innermost: Handler) -> Handler:
@@ -44,7 +50,7 @@ async def serve(config: Config) -> None:
     stop = runtime.stop_on_signals()
     ticker = Ticker()
     drainer = drain.Drainer(config.drain_quiet)
-    prober = probe.Prober(config.probes)
+    prober = probe.Prober(config.probes, detect_http2=config.detect_http2)
     stream = None
     if config.stats_url:
         from kncore.net.statstream import StatStream  # wsproto is a megabyte: only who pushes pays for it
@@ -53,18 +59,40 @@ async def serve(config: Config) -> None:
     counter = stats.Counter(
         loop.time(), pod=config.pod, namespace=config.namespace, revision=config.revision, sender=stream
     )
+    telemetry = telemetry_of(config)
     concurrency = config.container_concurrency
     limits = PoolLimits(idle=max(concurrency, 1000), idle_per_upstream=concurrency or 1000)
     ticker.add(drainer.visit)
     async with Pool(limits, ticker=ticker) as pool:
-        handler = stack(
-            request_path(config, ticker, drainer, prober, counter),
-            proxy.forward(pool.upstream("127.0.0.1", config.user_port)),
+        breaker = breaker_of(config)
+        path, app = request_path(
+            config,
+            ticker,
+            drainer,
+            prober,
+            counter,
+            pool.upstream("127.0.0.1", config.user_port),
+            breaker=breaker,
+            telemetry=telemetry,
         )
+        handler = stack(path, proxy.forward(app))
         main = Server(handler, ticker=ticker)
         admin = Server(drain.admin(drainer, ticker), ticker=ticker)
         metrics = Server(stats.serve(counter), ticker=ticker)
-        for server, port in ((main, config.serving_port), (admin, config.admin_port), (metrics, config.metrics_port)):
+        listeners = [(main, config.serving_port), (admin, config.admin_port), (metrics, config.metrics_port)]
+        if telemetry is not None:
+            telemetry.watch({"main": main}, pool, breaker)
+            if telemetry.scraped:
+                from kncore.net import introspect
+
+                shown = Server(introspect.metrics(telemetry.registry), ticker=ticker)
+                listeners.append((shown, config.user_metrics_port))
+        if config.profiling:
+            from kncore.net import introspect
+            from kncore.telemetry.profile import Profiler
+
+            listeners.append((Server(introspect.profiles(Profiler()), ticker=ticker), config.profiling_port))
+        for server, port in listeners:
             try:
                 await server.listen(config.listen_host, port)
             except OSError as exc:
@@ -76,41 +104,91 @@ async def serve(config: Config) -> None:
             await drainer.drained(loop.time(), ticker)
             now = loop.time()
             await main.drain(now + max(config.timeout, TUNNELS), tunnels=now + TUNNELS)
-            for server in (admin, metrics):
+            for server, _ in listeners[1:]:
                 await server.drain(loop.time() + 1.0)
+            if telemetry is not None and telemetry.push is not None:
+                await telemetry.push.flush(FLUSH)
 
         parts: list[runtime.Part] = [prober, counter]
         if stream is not None:
             parts.append(stream)
+        if telemetry is not None and telemetry.push is not None:
+            parts.append(telemetry.push)
         await runtime.serve(parts, stop, drain=leave)
     ticker.close()
 
 
+def telemetry_of(config: Config) -> "Telemetry | None":
+    """What measures requests; None if nobody wants to know, and then nothing of it is even loaded."""
+    metrics, tracing = config.request_metrics, config.tracing
+    if metrics.protocol != "prometheus" and not metrics.pushes and not tracing.pushes:
+        return None
+    from queueproxy.telemetry import Telemetry
+
+    return Telemetry(config, config.environ)
+
+
+def breaker_of(config: Config) -> Breaker | None:
+    """The limit in front of the app; None for none."""
+    places = config.container_concurrency
+    if not places:
+        return None
+    return Breaker(max_concurrency=places, queue_depth=QUEUE_PER_SLOT * places, initial_capacity=places)
+
+
 def request_path(
-    config: Config, ticker: Ticker, drainer: drain.Drainer, prober: probe.Prober, counter: stats.Counter
-) -> list[proxy.Layer]:
-    """The layers around the app, outermost first."""
+    config: Config,
+    ticker: Ticker,
+    drainer: drain.Drainer,
+    prober: probe.Prober,
+    counter: stats.Counter,
+    app: Upstream,
+    *,
+    breaker: Breaker | None,
+    telemetry: "Telemetry | None" = None,
+) -> tuple[list[proxy.Layer], Upstream]:
+    """The layers around the app, outermost first, and the app as the innermost one sees it."""
     loop = asyncio.get_running_loop()
     answer_probes = probe.answer(prober, drainer)
     path: list[proxy.Layer] = []
     if config.request_log:
-        log_requests = requestlog.write(requestlog.renderer(config), requestlog.Writer(1, loop), loop)
+        log_requests = requestlog.write(
+            requestlog.renderer(config.request_log_template), identity_of(config), requestlog.Writer(1, loop)
+        )
         # above everything that may answer, so that refused requests are logged too; above the probes only if asked
         path += (log_requests, answer_probes) if config.probe_request_log else (answer_probes, log_requests)
     else:
         path.append(answer_probes)  # first of all: nothing below counts, limits or delays a probe
+    path.append(drain.watch(drainer))  # a request restarts the quiet period, whatever becomes of it
+    if telemetry is not None:
+        from queueproxy.telemetry import Traced, note_turn, time_requests
+
+        if telemetry.tracer is not None:
+            traced = Traced(telemetry.tracer, app, limited=breaker is not None)
+            path.append(traced.layer)
+            app = traced
+        if telemetry.requests is not None:
+            path.append(time_requests(telemetry.requests, loop.time))  # all that we do is time the client waits
     path += (
-        drain.watch(drainer),  # a request restarts the quiet period, whatever becomes of it
         proxy.time_out(  # above the limit: time spent waiting for a place in the app counts
             ticker, total=config.timeout, first_byte=config.response_start_timeout, idle=config.idle_timeout
         ),
         stats.count(counter, loop),  # above the limit: waiting requests are concurrency the autoscaler must see
     )
-    if config.container_concurrency:
-        limit = Breaker(
-            max_concurrency=config.container_concurrency,
-            queue_depth=QUEUE_PER_SLOT * config.container_concurrency,
-            initial_capacity=config.container_concurrency,
-        )
-        path.append(proxy.limit(limit))
-    return path
+    if breaker is not None:
+        path.append(proxy.limit(breaker))
+    if telemetry is not None and telemetry.requests is not None:
+        path.append(note_turn(loop.time))  # below the limit: what is left is the app's time
+    return path, app
+
+
+def identity_of(config: Config) -> requestlog.Identity:
+    """Whose requests they are, for the request log."""
+    return requestlog.Identity(
+        name=config.revision,
+        namespace=config.namespace,
+        service=config.service,
+        configuration=config.configuration,
+        pod=config.pod,
+        pod_ip=config.pod_ip,
+    )

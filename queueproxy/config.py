@@ -7,7 +7,24 @@ from typing import Any, Self
 
 from kncore.errors import ConfigError
 
-__all__ = ["Config", "Probe"]
+__all__ = ["Config", "Export", "Probe"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """How metrics or traces leave the process."""
+
+    protocol: str = "none"
+    """`none`, `prometheus` (metrics), `stdout` (traces), `http/protobuf` or `grpc`."""
+    endpoint: str = ""
+    """Where to push."""
+    interval: float = 0.0
+    """Seconds between pushes; 0 is the exporter's default."""
+
+    @property
+    def pushes(self) -> bool:
+        """Something has to be sent from time to time."""
+        return self.protocol in ("http/protobuf", "grpc", "stdout")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,11 +106,21 @@ class Config:
     idle_timeout: float = 0.0
     probes: Sequence[Probe] = ()
     """All must pass; none means always ready."""
+    detect_http2: bool = False
+    """ENABLE_HTTP2_AUTO_DETECTION: http probes try HTTP/2 first."""
     logging_level: str = "info"
     request_log: bool = False
     request_log_template: str = ""
     """Go template; empty is the default line."""
     probe_request_log: bool = False
+    request_metrics: Export = Export()
+    tracing: Export = Export()
+    sampling_rate: float = 0.0
+    """Share of new traces recorded, 0..1."""
+    profiling: bool = False
+    user_metrics_port: int = 9091
+    """For Prometheus, with `request_metrics`."""
+    profiling_port: int = 8008
     stats_url: str = ""
     """TORPOR_STATS_URL: websocket of the autoscaler to push stats to; empty: wait to be scraped."""
     drain_quiet: float = 30.0
@@ -112,6 +139,7 @@ class Config:
         if not isinstance(observability, dict):
             observability = {}
         template = observability.get("requestLogTemplate", "")
+        tracing = _part(observability, "tracing")
         made = cls(
             namespace=read.required("SERVING_NAMESPACE"),
             service=environ.get("SERVING_SERVICE", ""),
@@ -128,10 +156,17 @@ class Config:
             response_start_timeout=float(read.whole("REVISION_RESPONSE_START_TIMEOUT_SECONDS", 0)),
             idle_timeout=float(read.whole("REVISION_IDLE_TIMEOUT_SECONDS", 0)),
             probes=read.probes("SERVING_READINESS_PROBE", read.port("USER_PORT", cls.user_port)),
-            logging_level=environ.get("SERVING_LOGGING_LEVEL") or cls.logging_level,
+            detect_http2=environ.get("ENABLE_HTTP2_AUTO_DETECTION", "").lower() == "true",
+            logging_level=environ.get("SERVING_LOGGING_LEVEL") or _level(environ) or cls.logging_level,
             request_log=bool(observability.get("enableRequestLog", False)) and bool(template),
             request_log_template=template,
             probe_request_log=bool(observability.get("enableProbeRequestLog", False)),
+            request_metrics=_export(_part(observability, "requestMetrics")),
+            tracing=_export(tracing),
+            sampling_rate=_rate(tracing.get("samplingRate")),
+            profiling=_part(observability, "runtime").get("profiling") == "enabled",
+            user_metrics_port=read.port("TORPOR_USER_METRICS_PORT", cls.user_metrics_port),
+            profiling_port=read.port("TORPOR_PROFILING_PORT", cls.profiling_port),
             stats_url=environ.get("TORPOR_STATS_URL", ""),
             drain_quiet=read.seconds("TORPOR_DRAIN_QUIET", cls.drain_quiet),
             environ=environ,
@@ -143,6 +178,33 @@ class Config:
     def listen_host(self) -> str | None:
         """Address to listen on; None is every one, IPv4 and IPv6."""
         return self.pod_ip if self.pod_ip.startswith("127.") else None
+
+
+def _part(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = document.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def _export(given: Mapping[str, Any]) -> Export:
+    nanoseconds = given.get("exportInterval")
+    return Export(
+        protocol=str(given.get("protocol") or "none"),
+        endpoint=str(given.get("endpoint") or ""),
+        interval=nanoseconds / 1e9 if isinstance(nanoseconds, (int, float)) and nanoseconds > 0 else 0.0,
+    )
+
+
+def _rate(value: Any) -> float:
+    return min(max(float(value), 0.0), 1.0) if isinstance(value, (int, float)) and value == value else 0.0
+
+
+def _level(environ: Mapping[str, str]) -> str:
+    """The level that a zap configuration names; logs are too little to fail for, so anything odd is none."""
+    try:
+        level = json.loads(environ.get("SERVING_LOGGING_CONFIG") or "{}").get("level", "")
+    except (ValueError, AttributeError):
+        return ""
+    return level if isinstance(level, str) else ""
 
 
 class _Reader:

@@ -32,8 +32,10 @@ class Prober:
 
     name = "prober"
 
-    def __init__(self, wanted: Sequence[Probe]) -> None:
+    def __init__(self, wanted: Sequence[Probe], *, detect_http2: bool = False) -> None:
         self._probes = wanted
+        self._http2 = dict.fromkeys((probe for probe in wanted if probe.kind == "http" and not probe.tls), detect_http2)
+        """Which http probes are tried in HTTP/2 first; what an app once answered, it is asked first again."""
         self._aggressive = any(probe.period == 0 for probe in wanted)
         self._threshold = max((probe.success_threshold for probe in wanted if probe.period == 0), default=1)
         self._successes = 0
@@ -79,25 +81,33 @@ class Prober:
 
     async def _attempt(self, now: float) -> bool:
         if len(self._probes) == 1:
-            results = [await _run(self._probes[0], now)]
+            results = [await self._run(self._probes[0], now)]
         else:
-            results = await asyncio.gather(*(_run(probe, now) for probe in self._probes))
+            results = await asyncio.gather(*(self._run(probe, now) for probe in self._probes))
         if any(results):
             self._successes = 0
             return False
         self._successes = min(self._successes + 1, self._threshold)
         return self._successes >= self._threshold
 
-
-async def _run(probe: Probe, now: float) -> str | None:
-    """None if it passes, else why not."""
-    deadline = now + (probe.timeout if probe.period else AGGRESSIVE_TIMEOUT)
-    if probe.kind == "http":
+    async def _run(self, probe: Probe, now: float) -> str | None:
+        """None if it passes, else why not."""
+        deadline = now + (probe.timeout if probe.period else AGGRESSIVE_TIMEOUT)
+        if probe.kind == "grpc":
+            return await probes.grpc(probe.host, probe.port, probe.service, deadline)
+        if probe.kind == "tcp":
+            return await probes.tcp(probe.host, probe.port, deadline)
         headers = (*probe.headers, ("User-Agent", "kube-probe//"))
-        return await probes.http(probe.host, probe.port, probe.path, deadline, headers=headers, tls=probe.tls)
-    if probe.kind == "grpc":
-        return await probes.grpc(probe.host, probe.port, probe.service, deadline)
-    return await probes.tcp(probe.host, probe.port, deadline)
+        if self._http2.get(probe):
+            # half of the time, so that an app that swallows what it does not understand is asked in HTTP/1 too
+            middle = now + (deadline - now) / 2
+            failed = await probes.http2(probe.host, probe.port, probe.path, middle, headers=headers)
+            if failed is None or failed == "connection refused":
+                return failed
+        failed = await probes.http(probe.host, probe.port, probe.path, deadline, headers=headers, tls=probe.tls)
+        if failed is None:
+            self._http2[probe] = False
+        return failed
 
 
 def answer(prober: Prober, drainer: Drainer) -> Layer:

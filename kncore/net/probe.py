@@ -5,10 +5,12 @@
 up, gRPC asks `grpc.health.v1.Health/Check`. All return None when the probe passes and otherwise the reason, for
 people.
 
-The gRPC exchange is one unary call, so a few HTTP/2 frames by hand do: headers are sent as HPACK literals, of the
-answer only its DATA frame is read, because the status SERVING is nowhere else.
+`http2` is `http` for a server that speaks HTTP/2 without TLS and without being asked to (h2c, prior knowledge).
 
-Bounded: every probe by its deadline, an HTTP answer by 10 KiB read, a gRPC answer by 64 frames.
+Both HTTP/2 exchanges are one small request, so a few frames by hand do: headers are sent as HPACK literals. Of gRPC's
+answer only its DATA frame is read, because the status SERVING is nowhere else; of the other only its first head.
+
+Bounded: every probe by its deadline, an HTTP answer by 10 KiB read, an HTTP/2 answer by 64 frames.
 """
 
 import asyncio
@@ -19,7 +21,7 @@ from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urljoin, urlsplit
 
-__all__ = ["grpc", "http", "tcp"]
+__all__ = ["grpc", "http", "http2", "tcp"]
 
 ANSWER_LIMIT: Final = 10 * 1024
 """Bytes read of an HTTP answer; kubelet's own bound."""
@@ -71,6 +73,27 @@ async def http(
     return None if 200 <= status < 400 else f"status {status}"
 
 
+async def http2(
+    host: str, port: int, path: str, deadline: float, *, headers: Sequence[tuple[str, str]] = ()
+) -> str | None:
+    """Whether `GET path` over h2c is answered with 200..399; redirects are not followed."""
+    try:
+        async with asyncio.timeout_at(deadline):
+            reader, writer = await asyncio.open_connection(host, port)
+            try:
+                writer.write(_http2_request(_authority(host, port), path, headers))
+                status = await _http2_status(reader, writer)
+            finally:
+                writer.transport.abort()
+    except TimeoutError:
+        return "timed out"
+    except asyncio.IncompleteReadError:
+        return "no HTTP/2 answer"
+    except (OSError, ValueError) as exc:
+        return _why(exc)
+    return None if 200 <= status < 400 else f"status {status}"
+
+
 async def grpc(host: str, port: int, service: str, deadline: float) -> str | None:
     """Whether the health service there says SERVING for `service` (empty: the server as a whole)."""
     try:
@@ -83,7 +106,7 @@ async def grpc(host: str, port: int, service: str, deadline: float) -> str | Non
                 writer.close()
     except TimeoutError:
         return "timed out"
-    except asyncio.IncompleteReadError:
+    except (asyncio.IncompleteReadError, ValueError):
         return "no gRPC answer"
     except OSError as exc:
         return _why(exc)
@@ -147,7 +170,7 @@ def _complete(answer: bytes) -> bool:
     return found is not None and len(body) >= int(found[1])
 
 
-_DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY = 0x0, 0x1, 0x3, 0x4, 0x6, 0x7
+_DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _CONTINUATION = 0x0, 0x1, 0x3, 0x4, 0x6, 0x7, 0x9
 _FRAMES_LIMIT: Final = 64
 _SERVING: Final = b"\x08\x01"
 """HealthCheckResponse{status: SERVING}."""
@@ -158,8 +181,86 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
 
 
 def _literal(name: bytes, value: bytes) -> bytes:
-    """HPACK: literal header field without indexing, new name (RFC 7541 §6.2.2); lengths below 127."""
-    return b"\x00" + bytes((len(name),)) + name + bytes((len(value),)) + value
+    """HPACK: literal header field without indexing, new name (RFC 7541 §6.2.2)."""
+    return b"\x00" + _length(len(name)) + name + _length(len(value)) + value
+
+
+def _length(size: int) -> bytes:
+    """HPACK: an integer with a prefix of seven bits (RFC 7541 §5.1)."""
+    if size < 127:
+        return bytes((size,))
+    made, size = bytearray(b"\x7f"), size - 127
+    while size >= 128:
+        made.append(size & 127 | 128)
+        size >>= 7
+    made.append(size)
+    return bytes(made)
+
+
+def _http2_request(authority: str, path: str, headers: Sequence[tuple[str, str]]) -> bytes:
+    fields = [
+        (b":method", b"GET"),
+        (b":scheme", b"http"),
+        (b":path", (path if path.startswith("/") else "/" + path).encode("latin-1", "replace")),
+        (b":authority", authority.encode()),
+    ]
+    given = {name.lower(): value for name, value in headers}
+    given.setdefault("user-agent", "kube-probe/")
+    for name, value in given.items():
+        if name == "host":
+            fields[3] = (b":authority", value.encode("latin-1", "replace"))
+        else:
+            fields.append((name.encode("latin-1", "replace"), value.encode("latin-1", "replace")))
+    block = b"".join(_literal(*field) for field in fields)
+    if len(block) > 16384:
+        raise ValueError("probe headers too large")
+    return b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(_SETTINGS, 0, 0, b"") + _frame(_HEADERS, 0x5, 1, block)
+
+
+async def _http2_status(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> int:
+    """The status of the first final head."""
+    from hpack import Decoder  # who probes in HTTP/1 need not load it
+    from hpack.exceptions import HPACKError
+
+    decoder, block = Decoder(max_header_list_size=ANSWER_LIMIT), b""
+    for _ in range(_FRAMES_LIMIT):
+        kind, flags, payload = await _next_frame(reader, writer)
+        if kind in (_RST_STREAM, _GOAWAY):
+            raise ValueError("request refused")
+        if kind not in (_HEADERS, _CONTINUATION):
+            continue
+        if kind == _HEADERS:
+            padding = payload[0] if flags & 0x8 else 0
+            start = (1 if flags & 0x8 else 0) + (5 if flags & 0x20 else 0)
+            payload = payload[start : len(payload) - padding]
+        block += payload
+        if len(block) > ANSWER_LIMIT:
+            break
+        if flags & 0x4:
+            try:
+                status = dict(decoder.decode(block, raw=True)).get(b":status", b"")
+            except HPACKError as exc:
+                raise ValueError("no HTTP/2 answer") from exc
+            if not (status.isdigit() and len(status) == 3):
+                break
+            if not status.startswith(b"1"):
+                return int(status)
+            block = b""
+    raise ValueError("no HTTP/2 answer")
+
+
+async def _next_frame(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[int, int, bytes]:
+    """(type, flags, payload) of the next frame; what has to be acknowledged is."""
+    head = await reader.readexactly(9)
+    size, kind, flags = int.from_bytes(head[:3], "big"), head[3], head[4]
+    if size > 16384:
+        raise ValueError("no HTTP/2 answer")  # an HTTP/1 server's error page, read as a frame
+    payload = await reader.readexactly(size)
+    if kind == _SETTINGS and not flags & 1:
+        writer.write(_frame(_SETTINGS, 1, 0, b""))
+    elif kind == _PING and not flags & 1:
+        writer.write(_frame(_PING, 1, 0, payload))
+    return kind, flags, payload
 
 
 def _grpc_request(authority: str, service: str) -> bytes:
@@ -188,16 +289,9 @@ def _grpc_request(authority: str, service: str) -> bytes:
 async def _grpc_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str | None:
     body = b""
     for _ in range(_FRAMES_LIMIT):
-        head = await reader.readexactly(9)
-        size, kind, flags = int.from_bytes(head[:3], "big"), head[3], head[4]
-        if size > 16384:
-            return "no gRPC answer"
-        payload = await reader.readexactly(size)
-        if kind == _SETTINGS and not flags & 1:
-            writer.write(_frame(_SETTINGS, 1, 0, b""))
-        elif kind == _PING and not flags & 1:
-            writer.write(_frame(_PING, 1, 0, payload))
-        elif kind == _DATA:
+        kind, flags, payload = await _next_frame(reader, writer)
+        size = len(payload)
+        if kind == _DATA:
             body += payload[1 : size - payload[0]] if flags & 0x8 and size else payload
             if len(body) >= 5 and len(body) >= 5 + int.from_bytes(body[1:5], "big"):
                 return None if body[5:] == _SERVING else "not serving"

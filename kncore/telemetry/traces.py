@@ -17,6 +17,7 @@ TraceIdRatioBased samplers.
 """
 
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import getrandbits
@@ -67,7 +68,7 @@ def read_parent(value: bytes) -> tuple[int, int, int] | None:
 class Trace:
     """What one request belongs to."""
 
-    __slots__ = ("id", "line", "parent", "sampled", "span")
+    __slots__ = ("began", "id", "line", "parent", "sampled", "span", "turn")
 
     def __init__(self, trace: int, parent: int, span: int, *, sampled: bool) -> None:
         self.id = trace
@@ -75,6 +76,10 @@ class Trace:
         self.span = span
         """The span that the next hop sees as its parent: the innermost of ours."""
         self.sampled = sampled
+        self.began = time.time() if sampled else 0.0
+        """Unix time; of one that is not sampled nobody wants to know."""
+        self.turn = 0.0
+        """Unix time at which the request had its turn, 0 before; noted by whoever gives it."""
         self.line = b"traceparent: 00-%032x-%016x-%02x" % (trace, span, SAMPLED if sampled else 0)
         """The header line for the next hop."""
 
@@ -104,13 +109,19 @@ class Tracer:
             sampled = self._rate >= 1 or (self._rate > 0 and bool(flags & SAMPLED))
         return Trace(trace, span, getrandbits(64) or 1, sampled=sampled)
 
-    def finish(self, trace: Trace, parts: Sequence[Part]) -> None:
-        """The request is over; `parts` from the outermost to the innermost, each within the one before."""
+    def finish(self, trace: Trace, parts: Sequence[Part], aside: Sequence[tuple[int, Part]] = ()) -> None:
+        """The request is over.
+
+        Args:
+            parts: from the outermost to the innermost, each within the one before.
+            aside: further ones, each with the number of the part that it belongs in.
+        """
         spans = []
         parent, remote = trace.parent, bool(trace.parent)
         for number, part in enumerate(parts):
-            last = number == len(parts) - 1
-            own = trace.span if last else getrandbits(64) or 1
+            own = trace.span if number == len(parts) - 1 else getrandbits(64) or 1
             spans.append(Span(trace.id, own, parent, remote, number == 0, part))
             parent, remote = own, False
+        for number, part in aside:
+            spans.append(Span(trace.id, getrandbits(64) or 1, spans[number].id, False, False, part))
         self._sink(spans)

@@ -30,9 +30,19 @@ class Sidecar:
         self.drainer = Drainer(30.0)
         self.prober = Prober(config.probes)
         self.counter = Counter(asyncio.get_running_loop().time(), pod="pod", namespace="ns", revision="rev")
-        layers = app.request_path(config, self.ticker, self.drainer, self.prober, self.counter)
+        self.telemetry = app.telemetry_of(config)
+        layers, innermost = app.request_path(
+            config,
+            self.ticker,
+            self.drainer,
+            self.prober,
+            self.counter,
+            self,
+            breaker=app.breaker_of(config),
+            telemetry=self.telemetry,
+        )
         self.ups: list[Relay] = []
-        self.handler = app.stack(layers, proxy.forward(self))
+        self.handler = app.stack(layers, proxy.forward(innermost))
 
     def client(self) -> Relay:
         return Relay(self.handler)
@@ -206,7 +216,7 @@ class Attempts:
 def attempts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Attempts]]:
     def make(*results: str | None) -> Attempts:
         made = Attempts(list(results))
-        monkeypatch.setattr("queueproxy.probe._run", made)
+        monkeypatch.setattr("queueproxy.probe.Prober._run", lambda _, probe, now: made(probe, now))
         return made
 
     return make  # type: ignore[return-value]
@@ -295,7 +305,7 @@ def output(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """Standard output of the sidecar, as a descriptor to read from."""
     read, write = os.pipe()
     os.set_blocking(read, False)
-    from queueproxy import requestlog
+    from kncore.net import requestlog
 
     original = requestlog.Writer
     monkeypatch.setattr(requestlog, "Writer", lambda _, loop: original(write, loop))
