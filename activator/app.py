@@ -97,7 +97,7 @@ class Proxy:
     def public(self, exchange: Exchange) -> None:
         """A request from outside."""
         name = self._name(exchange.host)
-        host = self._host(name)
+        host = self.host(name)
         if host is None or not host.public:
             self._unknown(exchange, name)
         else:
@@ -109,7 +109,7 @@ class Proxy:
         """A request from outside, in TLS."""
         exchange.scheme = b"https"
         name = self._name(exchange.host)
-        host = self._host(name)
+        host = self.host(name)
         if host is None or not host.public:
             self._unknown(exchange, name)
         else:
@@ -131,7 +131,7 @@ class Proxy:
                 self._enter(exchange, (namespace, revision))
                 return
         name = self._name(exchange.host)
-        host = self._host(name)
+        host = self.host(name)
         if host is not None:
             self._follow(exchange, host, DROP_INTERNAL)
         elif (named := self._revision_of(name)) is not None:
@@ -216,7 +216,8 @@ class Proxy:
             self._names[authority] = name
         return name
 
-    def _host(self, name: str) -> Host | None:
+    def host(self, name: str) -> Host | None:
+        """Who has a host name, in lower case and without port."""
         host = self.table.hosts.get(name)
         if host is None and self._any_domain:
             host = self.table.guess(name)

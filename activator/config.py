@@ -4,9 +4,12 @@ import argparse
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from ssl import TLSVersion
 
 from kncore.api.keys import INGRESS_CLASS_TORPOR
 from kncore.errors import ConfigError
+from kncore.net.tls import Settings as TlsSettings
 
 __all__ = ["Config"]
 
@@ -22,6 +25,20 @@ class Config:
     public_fd: int | None = None
     """Descriptor of a socket that listens on `public` already, kept open by whoever restarts us; None to make one."""
     internal_fd: int | None = None
+    https: tuple[str, int] | None = None
+    """Listener for the world in TLS; None for none."""
+    https_fd: int | None = None
+    https_port: int = 443
+    """Where clients reach that listener, for redirects."""
+    certificate: Path | None = None
+    """Directory with the tls.crt and tls.key of hosts that have no certificate of their own."""
+    internal_https: tuple[str, int]
+    """Listener for pods and the control plane in TLS; used if config-network wants TLS inside."""
+    tls: TlsSettings
+    """For the world, from ACTIVATOR_TLS_MIN_VERSION and its like; TLS 1.2 at least unless they say otherwise."""
+    internal_tls: TlsSettings
+    """The same for our own parts: TLS 1.3."""
+    system_namespace: str = "knative-serving"
     pod_name: str
     pod_ip: str
     autoscaler_url: str
@@ -55,6 +72,26 @@ class Config:
         parser.add_argument("--internal", default="0.0.0.0:8012", metavar="HOST:PORT", help="listener for pods")
         parser.add_argument("--public-fd", type=int, help="inherited descriptor of the public listening socket")
         parser.add_argument("--internal-fd", type=int, help="inherited descriptor of the internal listening socket")
+        parser.add_argument(
+            "--https",
+            metavar="HOST:PORT",
+            help="listener for the world in TLS (default: 0.0.0.0:8443 in a cluster, none elsewhere)",
+        )
+        parser.add_argument("--https-fd", type=int, help="inherited descriptor of the https listening socket")
+        parser.add_argument(
+            "--https-port", type=int, default=cls.https_port, help="port at which clients reach it, for redirects"
+        )
+        parser.add_argument(
+            "--certificate",
+            type=Path,
+            metavar="DIR",
+            help="tls.crt and tls.key for hosts without a certificate of their own; followed while in use",
+        )
+        parser.add_argument(
+            "--internal-https",
+            metavar="HOST:PORT",
+            help="listener for pods in TLS, if config-network wants TLS inside (default: port 8112 beside --internal)",
+        )
         parser.add_argument("--classes", default="", help="ingress classes to serve, comma-separated; all: every one")
         parser.add_argument(
             "--any-domain",
@@ -71,16 +108,29 @@ class Config:
             )
         domain = environ.get("CLUSTER_DOMAIN", cls.cluster_domain)
         default_url = f"ws://autoscaler.{environ['SYSTEM_NAMESPACE']}.svc.{domain}:8080"
+        kubeconfig = environ.get("KUBECONFIG", "")
+        internal = _address(given.internal, "--internal")
+        https = given.https or ("" if kubeconfig else "0.0.0.0:8443")
         named = frozenset(name.strip() for name in given.classes.split(",") if name.strip())
         return cls(
             public=_address(given.public, "--public"),
-            internal=_address(given.internal, "--internal"),
+            internal=internal,
             public_fd=given.public_fd,
             internal_fd=given.internal_fd,
+            https=_address(https, "--https") if https else None,
+            https_fd=given.https_fd,
+            https_port=given.https_port,
+            certificate=given.certificate,
+            internal_https=(
+                _address(given.internal_https, "--internal-https") if given.internal_https else (internal[0], 8112)
+            ),
+            tls=TlsSettings.read(environ, "ACTIVATOR", minimum=TLSVersion.TLSv1_2),
+            internal_tls=TlsSettings.read(environ, "ACTIVATOR", minimum=TLSVersion.TLSv1_3),
+            system_namespace=environ["SYSTEM_NAMESPACE"],
             pod_name=environ["POD_NAME"],
             pod_ip=environ["POD_IP"],
             autoscaler_url=environ.get("AUTOSCALER_URL", default_url),
-            kubeconfig=environ.get("KUBECONFIG", ""),
+            kubeconfig=kubeconfig,
             classes=None if named == {"all"} else named or cls.classes,
             any_domain=given.any_domain,
             idle_connections=_number(environ, "MAX_IDLE_PROXY_CONNS", cls.idle_connections),

@@ -2,6 +2,8 @@
 
 import os
 import socket
+from pathlib import Path
+from ssl import TLSVersion
 
 import pytest
 
@@ -84,3 +86,20 @@ def test_inherited_socket_is_used_as_it_is() -> None:
 def test_weights_must_be_named_numbers(weights: str) -> None:
     with pytest.raises(ConfigError, match="NAMESPACE_WEIGHTS"):
         Config.read([], {**ENV, "NAMESPACE_WEIGHTS": weights})
+
+
+def test_tls_in_a_cluster_and_elsewhere() -> None:
+    made = Config.read([], ENV)
+    assert (made.https, made.internal_https, made.https_port) == (("0.0.0.0", 8443), ("0.0.0.0", 8112), 443)
+    assert (made.tls.minimum, made.internal_tls.minimum) == (TLSVersion.TLSv1_2, TLSVersion.TLSv1_3)
+    assert made.certificate is None
+    assert Config.read([], {**ENV, "KUBECONFIG": "x"}).https is None
+    made = Config.read(
+        ["--https", "[::1]:1", "--https-port", "8443", "--certificate", "d", "--internal", "127.0.0.2:8012"],
+        {**ENV, "KUBECONFIG": "x", "ACTIVATOR_TLS_MIN_VERSION": "1.2", "ACTIVATOR_TLS_MAX_VERSION": "1.2"},
+    )
+    assert (made.https, made.internal_https, made.https_port) == (("::1", 1), ("127.0.0.2", 8112), 8443)
+    assert made.certificate == Path("d")
+    assert made.internal_tls.minimum == made.tls.maximum == TLSVersion.TLSv1_2
+    with pytest.raises(ConfigError, match=r"ACTIVATOR_TLS_MIN_VERSION=2: expected one of 1.2, 1.3"):
+        Config.read([], {**ENV, "ACTIVATOR_TLS_MIN_VERSION": "2"})
