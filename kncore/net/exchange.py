@@ -396,6 +396,11 @@ class Exchange:
         self.release_body()
         return held
 
+    @property
+    def keeping(self) -> bool:
+        """Some body is kept, for sending it again."""
+        return self._held is not None
+
     def let_go(self) -> None:
         """The upstream acts on the request: it will not be repeated, so its body need not be kept."""
         self._held_lost = True

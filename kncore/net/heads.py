@@ -63,6 +63,8 @@ _NOT_ASCII: Final = re.compile(rb"[\x80-\xff]")
 _RAW_TARGET: Final = re.compile(rb"([!-~]+ /)([!-~\x80-\xff]*) HTTP/1\.[01]")
 _TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32} ")
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t -~\x80-\xff]*))?")
+_SETTINGS: Final = re.compile(rb"(?i:http2-settings):[ \t]*(?:[A-Za-z0-9_-]{8})*=*[ \t]*")
+"""Six bytes a setting, in base64url (RFC 7540 §3.2.1)."""
 _NOT_PASSED: Final = HOP_BY_HOP | {b"content-length"}
 _NO_NAMES: Final = frozenset(
     {b"close", b"keep-alive", b"te", b"upgrade", b"host", b"content-length", b"http2-settings"}
@@ -99,11 +101,15 @@ class RequestHead:
     """Bytes of body to come; 0 none, -1 unknown (chunked)."""
     upgrade: bytes = b""
     """Protocol the client offers to switch to, empty for none."""
+    http2: bool = False
+    """The client offers to go on in HTTP/2 (`h2c`, with its settings)."""
     keep_alive: bool = True
     """The client may send another request on the connection."""
     old: bool = False
     """HTTP/1.0: no chunked coding, no interim answers."""
 
+    sent: Any = None
+    """What an HTTP/2 upstream's codec made of it, and of what."""
     plan: Any = None
     """What a proxy's layers derived from the head alone (and the client's address), None until they did: heads
     repeat."""
@@ -243,7 +249,12 @@ def _read_framing(head: RequestHead) -> None:
     if b"upgrade" in chosen and not head.old and head.length == 0:
         # an offer of h2c is for us, not for the upstream: passed on, it would open a connection past all our rules
         offered = value_of(fields.get(b"upgrade", b""))
-        head.upgrade = b"" if b"h2c" in options(offered) else offered
+        if b"h2c" in options(offered):
+            head.http2 = (
+                b"http2-settings" in chosen and _SETTINGS.fullmatch(fields.get(b"http2-settings", b"")) is not None
+            )
+        else:
+            head.upgrade = offered
 
 
 def content_length(line: bytes) -> int:

@@ -5,12 +5,16 @@ the bottom of the stack grows old and is closed. Nothing is scanned per request.
 being idle teaches its address a shorter limit, so that the next one is closed by us before the app does it in the
 middle of a request (knative/serving#12414).
 
+That is HTTP/1. An address that is asked for in HTTP/2 shares connections among exchanges (`kncore.net.http2.address`);
+both look the same to exchanges and to the pool, and both can be spoken to in TLS.
+
 An exchange that finds no idle connection waits while one is dialled, and takes whichever comes first: the new
 connection or one that another exchange gave back. Dials are tasks of the pool's group, the only tasks here;
 everything else happens inside transport callbacks.
 
     async with Pool() as pool:
         app = pool.upstream("127.0.0.1", 8080)
+        grpc = pool.upstream("127.0.0.1", 8081, http2=True)
         ...
         exchange.forward(app)                  # any number of times
         pool.forget(app)                       # its pod is gone: idle connections are closed, requests in flight go on
@@ -23,11 +27,11 @@ exchanges still waiting fail with 502.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Literal, Self, TypeAlias, overload
 
+from kncore.net.dial import dial
 from kncore.net.errors import ConnectFailed
 from kncore.net.http1_upstream import ClientConnection
 
@@ -35,8 +39,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
+    from kncore.net.dial import Tls
     from kncore.net.exchange import Exchange
+    from kncore.net.http2.address import Http2Address
     from kncore.net.ticker import Ticker
+
+    Address: TypeAlias = "UpstreamAddress | Http2Address"
 
 __all__ = ["Pool", "PoolLimits", "PoolStatistics", "UpstreamAddress"]
 
@@ -53,11 +61,17 @@ class PoolLimits:
     """Older idle connections are closed, seconds."""
     connect_time: float = 5.0
     """A dial that takes longer has failed, seconds."""
+    connections: int = 64
+    """Connections to one address in HTTP/2."""
+    ping: float = 0.0
+    """An upstream in HTTP/2 that is silent for so long while it owes an answer is asked whether it is there, and has as
+    long to say so; seconds. 0 never asks: an app that computes in its event loop answers no pings, and on the same
+    machine a connection does not die unseen."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PoolStatistics:
-    """A pool at one moment; `dialled` and `reused` count since the start."""
+    """A pool at one moment; `dialled` and `reused` count since the start. In HTTP/2 `in_use` counts exchanges."""
 
     upstreams: int
     idle: int
@@ -76,9 +90,10 @@ _LEARNED_FLOOR: Final = 0.5
 class UpstreamAddress:
     """One address with its connections; made by `Pool.upstream`."""
 
-    def __init__(self, pool: Pool, host: str, port: int) -> None:
+    def __init__(self, pool: Pool, host: str, port: int, *, tls: Tls | None = None) -> None:
         self.host = host
         self.port = port
+        self.tls = tls
         self.in_use = 0
         """Connections that carry an exchange."""
         self.dialled = 0
@@ -146,19 +161,13 @@ class UpstreamAddress:
     # for the pool ---------------------------------------------------------------------------------------------------
     async def connect(self) -> None:
         """Dial once, for whoever waits longest when the connection is up."""
-        loop = asyncio.get_running_loop()
         self.dialled += 1
         try:
-            async with asyncio.timeout(self._pool.limits.connect_time):
-                _, connection = await loop.create_connection(self._make, self.host, self.port)
-        except TimeoutError:
-            self._failed("timed out")
-        except ConnectionRefusedError:
-            self._failed("connection refused")
-        except OSError as exc:
-            self._failed(os.strerror(exc.errno) if exc.errno else str(exc))
-        except (ValueError, OverflowError) as exc:  # a host or port that no address can have
-            self._failed(str(exc))
+            connection = await dial(
+                self._make, self.host, self.port, seconds=self._pool.limits.connect_time, tls=self.tls
+            )
+        except ConnectFailed as failure:
+            self._failed(failure)
         else:
             self.in_use += 1
             if self._waiting:
@@ -169,10 +178,9 @@ class UpstreamAddress:
     def _make(self) -> ClientConnection:
         return ClientConnection(self)
 
-    def _failed(self, why: str) -> None:
+    def _failed(self, failure: ConnectFailed) -> None:
         if self._waiting:
-            exchange = self._waiting.popleft()
-            exchange.upstream_failed(ConnectFailed(f"connect to {self.host}:{self.port}: {why}"))
+            self._waiting.popleft().upstream_failed(failure)
 
     def expire(self, now: float) -> None:
         """Close connections that were idle too long."""
@@ -199,7 +207,7 @@ class UpstreamAddress:
         for connection in idle:
             connection.discard()
         while self._waiting:
-            self._failed("closing")
+            self._failed(ConnectFailed(f"connect to {self.host}:{self.port}: closing"))
 
     @property
     def idle(self) -> int:
@@ -221,7 +229,7 @@ class Pool:
         """Idle connections of all addresses."""
         self.now: Callable[[], float]
         self._ticker = ticker
-        self._upstreams: dict[tuple[str, int], UpstreamAddress] = {}
+        self._upstreams: dict[tuple[str, int, bool, Tls | None], Address] = {}
         self._group = asyncio.TaskGroup()
         self._dials: set[asyncio.Task[None]] = set()
 
@@ -239,24 +247,44 @@ class Pool:
             self._ticker.discard(self.visit)
         for upstream in self._upstreams.values():
             upstream.close()
-        for dial in self._dials:
-            dial.cancel()
+        for task in self._dials:
+            task.cancel()
         await self._group.__aexit__(None, None, None)  # the block's own exception goes on as it is
 
-    def upstream(self, host: str, port: int) -> UpstreamAddress:
-        """The address, always the same object until it is forgotten."""
-        found = self._upstreams.get((host, port))
+    @overload
+    def upstream(
+        self, host: str, port: int, *, http2: Literal[False] = False, tls: Tls | None = None
+    ) -> UpstreamAddress: ...
+    @overload
+    def upstream(self, host: str, port: int, *, http2: bool, tls: Tls | None = None) -> Address: ...
+    def upstream(self, host: str, port: int, *, http2: bool = False, tls: Tls | None = None) -> Address:
+        """The address, always the same object until it is forgotten.
+
+        Args:
+            http2: it speaks HTTP/2, with prior knowledge; in TLS if its ALPN agrees.
+            tls: how to speak TLS to it; None is cleartext.
+        """
+        key = host, port, http2, tls
+        found = self._upstreams.get(key)
         if found is None:
-            found = self._upstreams[host, port] = UpstreamAddress(self, host, port)
+            if http2:
+                from kncore.net.http2.address import Http2Address  # most sidecars never need it
+
+                plain = UpstreamAddress(self, host, port, tls=tls)
+                found = Http2Address(self, host, port, tls=tls, plain=plain)
+            else:
+                found = UpstreamAddress(self, host, port, tls=tls)
+            self._upstreams[key] = found
         return found
 
-    def forget(self, upstream: UpstreamAddress) -> None:
+    def forget(self, upstream: Address) -> None:
         """Keep nothing of an address that serves no more; exchanges on it end undisturbed."""
-        if self._upstreams.get((upstream.host, upstream.port)) is upstream:
-            del self._upstreams[upstream.host, upstream.port]
+        key = upstream.host, upstream.port, not isinstance(upstream, UpstreamAddress), upstream.tls
+        if self._upstreams.get(key) is upstream:
+            del self._upstreams[key]
         upstream.close()
 
-    def dial(self, upstream: UpstreamAddress) -> None:
+    def dial(self, upstream: Address) -> None:
         """Begin a connection for an address."""
         task = self._group.create_task(upstream.connect(), name=f"dial {upstream.host}:{upstream.port}")
         self._dials.add(task)
@@ -265,8 +293,7 @@ class Pool:
     def visit(self, now: float) -> bool:
         """Expire idle connections; for the ticker."""
         for upstream in self._upstreams.values():
-            if upstream.idle:
-                upstream.expire(now)
+            upstream.expire(now)
         return False
 
     def statistics(self) -> PoolStatistics:
@@ -274,7 +301,7 @@ class Pool:
         upstreams = self._upstreams.values()
         return PoolStatistics(
             upstreams=len(upstreams),
-            idle=self.idle,
+            idle=sum(upstream.idle for upstream in upstreams),
             in_use=sum(upstream.in_use for upstream in upstreams),
             waiting=sum(upstream.waiting for upstream in upstreams),
             dialled=sum(upstream.dialled for upstream in upstreams),

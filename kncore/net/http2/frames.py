@@ -63,6 +63,7 @@ __all__ = [
     "stream_bytes",
     "unpadded",
     "window_update",
+    "write_header",
 ]
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -151,7 +152,8 @@ _SETTING: Final = struct.Struct(">HL")
 
 read_header: Final = _HEADER.unpack_from
 """(length >> 8, length & 255, type, flags, stream) at an offset; the stream's highest bit is reserved: mask it off."""
-_write_header: Final = _HEADER.pack
+write_header: Final = _HEADER.pack
+"""The same, as nine bytes."""
 
 
 def stream_bytes(stream: int) -> bytes:
@@ -162,21 +164,21 @@ def stream_bytes(stream: int) -> bytes:
 def settings(values: Sequence[tuple[Setting, int]]) -> bytes:
     """A SETTINGS frame."""
     payload = b"".join(_SETTING.pack(*value) for value in values)
-    return _write_header(0, len(payload), SETTINGS, 0, 0) + payload
+    return write_header(0, len(payload), SETTINGS, 0, 0) + payload
 
 
-SETTINGS_ACK: Final = _write_header(0, 0, SETTINGS, ACK, 0)
+SETTINGS_ACK: Final = write_header(0, 0, SETTINGS, ACK, 0)
 
 
 def ping(payload: bytes, *, ack: bool) -> bytes:
     """A PING frame; eight bytes of payload."""
-    return _write_header(0, 8, PING, ACK if ack else 0, 0) + payload
+    return write_header(0, 8, PING, ACK if ack else 0, 0) + payload
 
 
 def goaway(last_stream: int, code: Code, debug: bytes = b"") -> bytes:
     """A GOAWAY frame: streams above `last_stream` were not and will not be looked at."""
     return b"%b%b%b%b" % (
-        _write_header(0, 8 + len(debug), GOAWAY, 0, 0),
+        write_header(0, 8 + len(debug), GOAWAY, 0, 0),
         stream_bytes(last_stream),
         stream_bytes(code),
         debug,
@@ -185,12 +187,12 @@ def goaway(last_stream: int, code: Code, debug: bytes = b"") -> bytes:
 
 def rst_stream(stream: int, code: Code) -> bytes:
     """A RST_STREAM frame."""
-    return _write_header(0, 4, RST_STREAM, 0, stream) + stream_bytes(code)
+    return write_header(0, 4, RST_STREAM, 0, stream) + stream_bytes(code)
 
 
 def window_update(stream: int, more: int) -> bytes:
     """A WINDOW_UPDATE frame; stream 0 is the connection."""
-    return _write_header(0, 4, WINDOW_UPDATE, 0, stream) + stream_bytes(more)
+    return write_header(0, 4, WINDOW_UPDATE, 0, stream) + stream_bytes(more)
 
 
 def header_frames(stream: int, block: bytes, *, end: bool, frame_bytes: int = DEFAULT_FRAME_BYTES) -> bytes:
@@ -198,12 +200,12 @@ def header_frames(stream: int, block: bytes, *, end: bool, frame_bytes: int = DE
     size = len(block)
     flags = END_STREAM if end else 0
     if size <= frame_bytes:
-        return _write_header(size >> 8, size & 255, HEADERS, flags | END_HEADERS, stream) + block
-    parts = [_write_header(frame_bytes >> 8, frame_bytes & 255, HEADERS, flags, stream), block[:frame_bytes]]
+        return write_header(size >> 8, size & 255, HEADERS, flags | END_HEADERS, stream) + block
+    parts = [write_header(frame_bytes >> 8, frame_bytes & 255, HEADERS, flags, stream), block[:frame_bytes]]
     for at in range(frame_bytes, size, frame_bytes):
         piece = block[at : at + frame_bytes]
         last = END_HEADERS if at + frame_bytes >= size else 0
-        parts += _write_header(len(piece) >> 8, len(piece) & 255, CONTINUATION, last, stream), piece
+        parts += write_header(len(piece) >> 8, len(piece) & 255, CONTINUATION, last, stream), piece
     return b"".join(parts)
 
 
@@ -212,12 +214,12 @@ def data_frames(stream: int, data: bytes, *, end: bool, frame_bytes: int = DEFAU
     size = len(data)
     flags = END_STREAM if end else 0
     if size <= frame_bytes:
-        return [_write_header(size >> 8, size & 255, DATA, flags, stream), data]
+        return [write_header(size >> 8, size & 255, DATA, flags, stream), data]
     parts: list[bytes] = []
     for at in range(0, size, frame_bytes):
         piece = data[at : at + frame_bytes]
         last = flags if at + frame_bytes >= size else 0
-        parts += _write_header(len(piece) >> 8, len(piece) & 255, DATA, last, stream), piece
+        parts += write_header(len(piece) >> 8, len(piece) & 255, DATA, last, stream), piece
     return parts
 
 
@@ -240,7 +242,7 @@ def unpadded(data: bytes, pos: int, end: int, flags: int) -> tuple[int, int]:
 class PeerSettings:
     """What the peer announced, as far as it concerns a sender."""
 
-    __slots__ = ("connect_protocol", "frame_bytes", "list_bytes", "streams", "window")
+    __slots__ = ("_table_bytes", "connect_protocol", "frame_bytes", "list_bytes", "streams", "table_update", "window")
 
     def __init__(self) -> None:
         self.window = DEFAULT_WINDOW
@@ -251,13 +253,17 @@ class PeerSettings:
         """Largest header list it takes, -1 without a limit; advice only."""
         self.streams = -1
         """Streams we may have open at once (for a client), -1 without a limit."""
+        self.table_update = b""
+        """What the next header block to it must begin with, to be cleared then (RFC 7541 §4.2)."""
+        self._table_bytes = 4096
         self.connect_protocol = False
         """It takes extended CONNECT (RFC 8441)."""
 
     def read(self, payload: bytes) -> int:
         """Take over the values of a SETTINGS payload; returns by how much the windows of open streams change.
 
-        HEADER_TABLE_SIZE needs nothing: we never put anything into the peer's table.
+        We never put anything into the peer's table. But one that wants it smaller than it was may insist on being told
+        that it is (nghttp2 and hpack do): it is told once, and that it has no size at all.
 
         Raises:
             ConnectionFault: a value outside its range, or half a setting.
@@ -274,6 +280,10 @@ class PeerSettings:
                 if not DEFAULT_FRAME_BYTES <= value <= _LARGEST_FRAME_BYTES:
                     raise ConnectionFault(Code.PROTOCOL_ERROR, "frame size out of range")
                 self.frame_bytes = value
+            elif name == Setting.HEADER_TABLE_SIZE:
+                if value < self._table_bytes:
+                    self._table_bytes = 0
+                    self.table_update = b"\x20"
             elif name == Setting.ENABLE_PUSH:
                 if value > 1:
                     raise ConnectionFault(Code.PROTOCOL_ERROR, "ENABLE_PUSH is neither 0 nor 1")

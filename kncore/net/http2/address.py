@@ -1,0 +1,209 @@
+"""One address that speaks HTTP/2, with its connections: the counterpart of the pool's entry for HTTP/1.
+
+Exchanges fill one connection before the next one is used: what goes out in one turn of the loop then goes out in one
+write, and connections that a burst needed run dry and are closed for being idle. Who finds no room waits, in order,
+for a stream that ends or for a connection being dialled; as many are dialled as those who wait could fill, up to
+`PoolLimits.connections`.
+
+Two things still go by HTTP/1, on connections of their own: an upgrade (WebSocket), which HTTP/2 has no way to pass on,
+and everything where TLS was asked for HTTP/2 and its ALPN chose HTTP/1.
+
+What is bounded: connections, streams on each, dials in time; who waits is bounded by who lets exchanges in. What dies
+when: `close` fails those that wait and closes idle connections, the others after their last stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+from kncore.net.dial import Tls, dial
+from kncore.net.errors import ConnectFailed
+from kncore.net.http2.upstream import FIRST_STREAMS, ClientConnection
+
+if TYPE_CHECKING:
+    from kncore.net.exchange import Exchange
+    from kncore.net.pool import Pool, UpstreamAddress
+
+__all__ = ["Http2Address"]
+
+
+class Http2Address:
+    """One address with its connections; made by `Pool.upstream`.
+
+    Args:
+        plain: the same address in HTTP/1.
+    """
+
+    def __init__(self, pool: Pool, host: str, port: int, *, tls: Tls | None, plain: UpstreamAddress) -> None:
+        self.host = host
+        self.port = port
+        self.tls = tls
+        self.dialled = 0
+        self.reused = 0
+        self._pool = pool
+        self._plain = plain
+        self._downgraded = False
+        self._closed = False
+        self._open: list[ClientConnection] = []  # those that take exchanges
+        self._leaving: set[ClientConnection] = set()  # those that only end what they have
+        self._waiting: deque[Exchange] = deque()
+        self._dials = 0
+
+    def __repr__(self) -> str:
+        return f"<{self.host}:{self.port} h2 {self.in_use} in use on {len(self._open)}, {self.waiting} waiting>"
+
+    # for exchanges --------------------------------------------------------------------------------------------------
+    def submit(self, exchange: Exchange, *, fresh: bool = False) -> None:
+        """Send the exchange on a connection with room, or on the next one that has it."""
+        if exchange.head.upgrade or self._downgraded:
+            self._plain.submit(exchange, fresh=fresh)
+            return
+        for connection in self._open:
+            if connection.limit > len(connection.streams):
+                self.reused += 1
+                connection.start(exchange, fresh=fresh)
+                return
+        self._waiting.append(exchange)
+        self._dial()
+
+    def withdraw(self, exchange: Exchange) -> None:
+        """Forget an exchange that still waits."""
+        if self._waiting and exchange in self._waiting:
+            self._waiting.remove(exchange)
+        else:
+            self._plain.withdraw(exchange)
+
+    # for connections ------------------------------------------------------------------------------------------------
+    def released(self, connection: ClientConnection) -> None:
+        """An exchange on it is over: somebody who waits may have its place."""
+        if self._waiting:
+            self.roomy(connection)
+
+    def roomy(self, connection: ClientConnection) -> None:
+        """Give its places to those who wait."""
+        waiting = self._waiting
+        while waiting and connection.limit > len(connection.streams):
+            self.reused += 1
+            connection.start(waiting.popleft())
+
+    def closing(self, connection: ClientConnection) -> None:
+        """It takes no further exchanges."""
+        if connection in self._open:
+            self._open.remove(connection)
+        self._leaving.add(connection)
+
+    def lost(self, connection: ClientConnection) -> None:
+        """It is gone."""
+        self._leaving.discard(connection)
+        if self._waiting:
+            self._dial()
+
+    # dialling -------------------------------------------------------------------------------------------------------
+    def _dial(self) -> None:
+        """Dial if those who wait could fill another connection."""
+        if (
+            self._dials * FIRST_STREAMS < len(self._waiting)
+            and self._dials + len(self._open) < self._pool.limits.connections
+        ):
+            self._dials += 1
+            self._pool.dial(self)
+
+    async def connect(self) -> None:
+        """Dial once, for whoever waits when the connection is up."""
+        self.dialled += 1
+        try:
+            connection = await dial(
+                self._make, self.host, self.port, seconds=self._pool.limits.connect_time, tls=self.tls
+            )
+        except ConnectFailed as failure:
+            self._dials -= 1
+            self._failed(str(failure))
+        except asyncio.CancelledError:
+            self._dials -= 1
+            raise
+        else:
+            self._dials -= 1
+            self._take(connection)
+
+    def _make(self) -> ClientConnection:
+        return ClientConnection(self, b"http" if self.tls is None else b"https")
+
+    def _take(self, connection: ClientConnection) -> None:
+        """A connection is up."""
+        if self.tls is not None:
+            session = connection.transport.get_extra_info("ssl_object")
+            if session.selected_alpn_protocol() != "h2":
+                self._downgrade(connection)
+                return
+        if connection.transport.is_closing():
+            self._failed(f"connect to {self.host}:{self.port}: closed at once")
+            return
+        connection.greet()
+        if self._closed:
+            connection.discard()
+            return
+        self._open.append(connection)
+        waiting = self._waiting
+        while waiting and connection.limit > len(connection.streams):
+            connection.start(waiting.popleft())
+        if waiting:
+            self._dial()
+
+    def _downgrade(self, connection: ClientConnection) -> None:
+        connection.transport.abort()
+        self._downgraded = True
+        waiting, self._waiting = self._waiting, deque()
+        for exchange in waiting:
+            self._plain.submit(exchange)
+
+    def _failed(self, why: str) -> None:
+        """A dial failed: so do those who wait, unless another connection may still take them."""
+        if self._open or self._dials:
+            return
+        waiting, self._waiting = self._waiting, deque()
+        for exchange in waiting:
+            exchange.upstream_failed(ConnectFailed(why))
+
+    # for the pool ---------------------------------------------------------------------------------------------------
+    def expire(self, now: float) -> None:
+        """Close connections that were idle too long; ask silent ones whether they are there."""
+        limits = self._pool.limits
+        for connection in tuple(self._open):
+            connection.visit(now, limits.ping)
+            if connection.streams:
+                connection.idle_since = 0.0
+            elif not connection.idle_since:
+                connection.idle_since = now
+            elif now - connection.idle_since > limits.idle_time:
+                connection.retire()
+        for connection in tuple(self._leaving):
+            connection.visit(now, limits.ping)
+        self._plain.expire(now)
+
+    def close(self) -> None:
+        """Fail those that wait, close connections that carry nothing, and the others after their last exchange."""
+        self._closed = True
+        for connection in tuple(self._open):
+            connection.retire()
+        waiting, self._waiting = self._waiting, deque()
+        for exchange in waiting:
+            exchange.upstream_failed(ConnectFailed(f"connect to {self.host}:{self.port}: closing"))
+        self._plain.close()
+
+    @property
+    def in_use(self) -> int:
+        """Exchanges on connections."""
+        streams = sum(len(connection.streams) for connection in (*self._open, *self._leaving))
+        return streams + self._plain.in_use
+
+    @property
+    def idle(self) -> int:
+        """Connections without an exchange."""
+        return sum(not connection.streams for connection in self._open) + self._plain.idle
+
+    @property
+    def waiting(self) -> int:
+        """Exchanges waiting for a place on a connection."""
+        return len(self._waiting) + self._plain.waiting
