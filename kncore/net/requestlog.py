@@ -18,7 +18,7 @@ import os
 import select
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -157,14 +157,37 @@ def _custom(text: str) -> Renderer:
     return render
 
 
-class _Header(dict[str, list[str]]):
-    """Go's http.Header: a map with a method."""
+class _Header(Mapping[str, list[str]]):
+    """Go's http.Header: a map with a method; read when the template asks for it."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._made: dict[str, list[str]] | None = None
+
+    @property
+    def _fields(self) -> dict[str, list[str]]:
+        if self._made is None:
+            self._made = {}
+            for name, value in self._exchange.headers:
+                if name != b"host":
+                    values = self._made.setdefault(_canonical(name.decode("latin-1")), [])
+                    values.append(value.decode("utf-8", "replace"))
+        return self._made
+
+    def __getitem__(self, name: str) -> list[str]:
+        return self._fields[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
 
     def get(self, name: str, default: Any = None) -> Any:
-        return self._first if name == "Get" else super().get(name, default)
+        return self._first if name == "Get" else self._fields.get(name, default)
 
     def _first(self, name: str) -> str:
-        return super().get(_canonical(name), [""])[0]
+        return self._fields.get(_canonical(name), [""])[0]
 
 
 def _canonical(name: str) -> str:
@@ -177,13 +200,6 @@ def _request(exchange: Exchange) -> dict[str, Any]:
     def text(name: bytes) -> str:
         return exchange.value(name).decode("utf-8", "replace")
 
-    def header() -> _Header:
-        made = _Header()
-        for name, value in exchange.headers:
-            if name != b"host":
-                made.setdefault(_canonical(name.decode("latin-1")), []).append(value.decode("utf-8", "replace"))
-        return made
-
     target = exchange.target.decode("latin-1")
     path, _, query = target.partition("?")
     protocol = proto(exchange)
@@ -193,7 +209,7 @@ def _request(exchange: Exchange) -> dict[str, Any]:
         "Proto": protocol,
         "ProtoMajor": int(protocol[5]),
         "ProtoMinor": int(protocol[7]),
-        "Header": header,
+        "Header": _Header(exchange),
         "ContentLength": exchange.head.length,
         "Host": exchange.host.decode("latin-1"),
         "RemoteAddr": _peer(exchange),
