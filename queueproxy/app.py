@@ -11,6 +11,8 @@ from kncore.breaker import Breaker
 from kncore.errors import ConfigError
 from kncore.net import requestlog
 from kncore.net.exchange import Handler, Upstream
+from kncore.net.heads import RequestLimits
+from kncore.net.http1 import Limits
 from kncore.net.pool import Pool, PoolLimits
 from kncore.net.server import Server
 from kncore.net.ticker import Ticker
@@ -26,6 +28,8 @@ log = logging.getLogger("queueproxy")
 
 QUEUE_PER_SLOT: Final = 10
 """Requests that may wait for each place in the app (serving §6.4)."""
+LIMITS: Final = Limits(head=RequestLimits(head_bytes=72 * 1024, head_lines=160))
+"""A little more than others allow: an activator adds lines, and what it has let pass must pass here too."""
 TUNNELS: Final = 60.0
 """How long upgraded connections are waited for when leaving, seconds."""
 FLUSH: Final = 10.0
@@ -76,7 +80,7 @@ async def serve(config: Config) -> None:
             telemetry=telemetry,
         )
         handler = stack(path, proxy.forward(app))
-        main = Server(handler, ticker=ticker)
+        main = Server(handler, ticker=ticker, limits=LIMITS)
         admin = Server(drain.admin(drainer, ticker), ticker=ticker)
         metrics = Server(stats.serve(counter), ticker=ticker)
         listeners = [(main, config.serving_port), (admin, config.admin_port), (metrics, config.metrics_port)]
