@@ -8,7 +8,7 @@ the load, and then dropped.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -44,11 +44,13 @@ class Statistics:
 class Counted:
     """One revision's requests; whoever arrives leaves through the same one."""
 
-    __slots__ = ("_now", "key", "stats", "told")
+    __slots__ = ("_now", "average", "key", "stats", "told")
 
     def __init__(self, key: Key, now: Callable[[], float]) -> None:
         self.key = key
         self.stats = RequestStats(now())
+        self.average = 0.0
+        """Requests in flight during the last period."""
         self.told = False
         """One request in flight was reported ahead of the period's end."""
         self._now = now
@@ -107,6 +109,7 @@ class Reporter:
         for counted in list(self._revisions.values()):
             made = counted.stats.report(now)
             concurrency, count = made.average_concurrency, float(made.request_count)
+            counted.average = concurrency
             if concurrency == 0 and not counted.stats.concurrency:
                 del self._revisions[counted.key]
             if counted.told:
@@ -116,6 +119,11 @@ class Reporter:
             messages.append((*counted.key, stat))
         for first in range(0, len(messages), FRAME):
             self._push(messages[first : first + FRAME])
+
+    def averages(self) -> Iterator[tuple[Key, float]]:
+        """Requests in flight during the last period, of every revision that had any."""
+        for key, counted in self._revisions.items():
+            yield key, counted.average
 
     async def run(self) -> None:
         """Report every period until cancelled."""

@@ -54,6 +54,9 @@ class Settings:
     idle_timeout: float = 0.0
     probe_early: bool = True
     """Pods may be used as soon as they answer us, before Kubernetes calls them ready."""
+    service: str = ""
+    configuration: str = ""
+    """Whose revision it is, for logs and metrics."""
 
 
 @dataclass(frozen=True, kw_only=True)

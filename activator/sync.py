@@ -28,12 +28,15 @@ PORT_NAMES: Final = ("http", "http2")
 def settings_of(revision: Obj) -> Settings:
     """What the proxy needs of a Revision."""
     spec = revision.get("spec") or {}
+    labels = meta.labels(revision)
     return Settings(
         container_concurrency=int(spec.get("containerConcurrency") or 0),
         timeout=float(spec.get("timeoutSeconds") or 0),
         response_start_timeout=float(spec.get("responseStartTimeoutSeconds") or 0),
         idle_timeout=float(spec.get("idleTimeoutSeconds") or 0),
         probe_early=_may_probe_early(spec.get("containers") or []),
+        service=labels.get(keys.SERVICE, ""),
+        configuration=labels.get(keys.CONFIGURATION, ""),
     )
 
 

@@ -6,7 +6,7 @@ Unix seconds, so that they compare.
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +57,8 @@ class Wakes:
     """The last wake-ups, and the one under way for each revision."""
 
     def __init__(self) -> None:
+        self.on_end: Callable[[Wake], None] | None = None
+        """Told of every wake-up that is over or given up; for metrics."""
         self._kept: deque[Wake] = deque(maxlen=KEPT)
         self._current: dict[tuple[str, str], Wake] = {}
         self._usual: OrderedDict[tuple[str, str], float] = OrderedDict()
@@ -81,6 +83,8 @@ class Wakes:
         key = (wake.namespace, wake.revision)
         if self._current.get(key) is wake:
             del self._current[key]
+            if self.on_end is not None:
+                self.on_end(wake)
             if wake.first_byte is not None:
                 took = wake.first_byte - wake.requested
                 self._usual[key] = (self._usual.pop(key, took) + took) / 2

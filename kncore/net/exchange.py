@@ -174,6 +174,7 @@ class Exchange:
     _trailers: Sequence[bytes] = ()
     _on_failure: Callable[[Exchange, UpstreamError], bool] | None = None
     _on_answer: Callable[[Exchange, int, list[bytes]], None] | None = None
+    _on_carry: Callable[[Exchange], None] | None = None
     _due: float = 0.0
     _due_first: float = 0.0
     _idle: float = 0.0
@@ -221,6 +222,10 @@ class Exchange:
     def on_answer(self, hook: Callable[[Exchange, int, list[bytes]], None]) -> None:
         """Show the hook an upstream's status and header lines before they are sent; it may change the list."""
         self._on_answer = hook
+
+    def on_carry(self, hook: Callable[[Exchange], None]) -> None:
+        """Tell the hook whenever an upstream connection takes the exchange, to know how long that took."""
+        self._on_carry = hook
 
     def expire(self, *, text: bytes, total: float = 0.0, first_byte: float = 0.0, idle: float = 0.0) -> None:
         """Bound the exchange, counted from `started`; seconds, 0 is no bound, late by at most a tick.
@@ -383,6 +388,8 @@ class Exchange:
                 method until `let_go`.
         """
         self._carrier = carrier
+        if self._on_carry is not None:
+            self._on_carry(self)
         if keep:
             self._keeps = True
         held = self._held
