@@ -1,97 +1,16 @@
 """How gRPC calls are told apart, refused, and broken off."""
 
-from collections.abc import Sequence
-from typing import Any
-
 import pytest
 
 from kncore.errors import KnError
 from kncore.net import grpc
 from kncore.net.errors import ConnectFailed, Overrun, UpstreamClosed, UpstreamError
 from kncore.net.exchange import HOLD_LIMIT, REPEATS, Exchange
-from kncore.net.heads import RequestHead, ResponseHead
+from kncore.net.heads import ResponseHead
+
+from .calls import Call, Carrying, Silently
 
 RETRY = (b"Content-Type: text/plain", b"X-Content-Type-Options: nosniff", b"Retry-After: 2", b"Server: us")
-
-
-class Call(Exchange):
-    """An exchange whose client is a list."""
-
-    def __init__(
-        self, kind: bytes = b"application/grpc", *, method: bytes = b"POST", length: int = -1, trailing: bool = True
-    ) -> None:
-        head = RequestHead()
-        head.method, head.target, head.start = method, b"/s/M", method + b" /s/M HTTP/1.1"
-        head.lines = [b"content-type: " + kind]
-        head.fields = {b"content-type": head.lines[0]}
-        head.length = length
-        super().__init__(head, 0.0)
-        self.sent: list[Any] = []
-        self.can_trail = trailing
-        self.paused = False
-
-    @property
-    def trailing(self) -> bool:
-        return self.can_trail
-
-    def _send_head(
-        self, status: int, reason: bytes, lines: Sequence[bytes], length: int, body: bytes, *, end: bool
-    ) -> None:
-        self.status = status
-        self.sent.append((status, list(lines), length, body, end))
-        if end:
-            self.finish()
-
-    def _send_body(self, data: bytes) -> None:
-        self.sent.append(data)
-
-    def _send_end(self, trailers: Sequence[bytes]) -> None:
-        self.sent.append(list(trailers))
-        self.finish()
-
-    def _cut(self, text: bytes) -> None:
-        self.sent.append(f"cut {text.decode()}")
-        self.finish()
-
-    def _pause_body(self) -> None:
-        self.paused = True
-
-    def _resume_body(self) -> None:
-        self.paused = False
-
-
-class Carrying:
-    """A carrier that takes everything."""
-
-    def __init__(self) -> None:
-        self.cancelled = False
-        self.body = b""
-
-    def send_body(self, data: bytes, *, end: bool, trailers: Sequence[bytes] = ()) -> None:
-        self.body += data
-
-    def send_raw(self, data: bytes) -> None: ...
-
-    def end_raw(self) -> None: ...
-
-    def pause(self) -> None: ...
-
-    def resume(self) -> None: ...
-
-    def cancel(self) -> None:
-        self.cancelled = True
-
-
-class Silently:
-    """An upstream that counts what it is given."""
-
-    def __init__(self) -> None:
-        self.given: list[bool] = []
-
-    def submit(self, exchange: Exchange, *, fresh: bool = False) -> None:
-        self.given.append(fresh)
-
-    def withdraw(self, exchange: Exchange) -> None: ...
 
 
 def ok() -> ResponseHead:
