@@ -59,6 +59,9 @@ __all__ = ["Settings", "main"]
 
 CLUSTER_DOMAIN = "cluster.local"
 AUTOSCALER_PORT = 8080
+DRAIN_QUIET = 3.0
+"""Seconds without a request after which a leaving pod ends. A cluster's 30 wait for load balancers that hear late of
+it; here the only ones, the activator and the service proxy, hear of it in milliseconds."""
 RELIEF = 5.0  # seconds without a write that failed
 
 
@@ -245,7 +248,10 @@ def node_settings(settings: Settings, network: Network) -> NodeSettings:
         cpu_milli=cpu_milli,
         memory_bytes=memory_bytes,
         user_env=cluster_names(f"{network.activator}:8012"),
-        queue_proxy_env={"TORPOR_STATS_URL": f"ws://{network.autoscaler}:{AUTOSCALER_PORT}"},
+        queue_proxy_env={
+            "TORPOR_STATS_URL": f"ws://{network.autoscaler}:{AUTOSCALER_PORT}",
+            "TORPOR_DRAIN_QUIET": str(DRAIN_QUIET),
+        },
         home=str(Path.home()),
     )
 
