@@ -13,11 +13,13 @@ names work where no resolver knows them.
 
 import html
 from collections.abc import Callable
+from time import perf_counter
 from typing import Final
 from urllib.parse import parse_qs
 
 import orjson
 
+from activator.observed import Observed, Observer
 from activator.revision import Key, Passage, Revision, not_found
 from activator.routes import Host, Table, Target
 from activator.wakes import Wakes
@@ -91,6 +93,8 @@ class Proxy:
         self._names: dict[bytes, str] = {}
         self._drops: dict[tuple[frozenset[bytes], frozenset[bytes]], frozenset[bytes]] = {}
         self._unrouted = 0
+        self.observer: Observer | None = None
+        """Who wants to know about every request; None is nobody, and the usual case."""
 
     # listeners -------------------------------------------------------------------------------------------------------
 
@@ -231,6 +235,7 @@ class Proxy:
         return (labels[1], labels[0]) if len(labels) == 2 else None
 
     def _follow(self, exchange: Exchange, host: Host, drop: frozenset[bytes]) -> None:
+        entered = perf_counter() if b"prefer" in exchange.fields else 0.0
         path = host.find(exchange.target, exchange.value)
         if path is None:
             self._unknown(exchange, self._name(exchange.host))
@@ -244,7 +249,10 @@ class Proxy:
         if target.lines:
             drop = self._drop(drop, target)
             add += target.lines
-        Passage(exchange, revision, drop, add, path.authority).start()
+        if entered or self.observer is not None:
+            Observed(exchange, revision, drop, add, path.authority, self.observer, entered).start()
+        else:
+            Passage(exchange, revision, drop, add, path.authority).start()
 
     def _drop(self, drop: frozenset[bytes], target: Target) -> frozenset[bytes]:
         """What is not passed on when the target adds lines of its own."""
@@ -259,6 +267,9 @@ class Proxy:
         revision = self.revisions.get(key)
         if revision is None:
             exchange.respond(404, not_found(key))
+        elif b"prefer" in exchange.fields or self.observer is not None:
+            add = _added(exchange, DROP_INTERNAL)
+            Observed(exchange, revision, DROP_INTERNAL, add, None, self.observer, perf_counter()).start()
         else:
             Passage(exchange, revision, DROP_INTERNAL, _added(exchange, DROP_INTERNAL), None).start()
 

@@ -150,6 +150,10 @@ class Revision:
         """Somebody is here and no pod is: the wake-up that this begins, None if one is under way."""
         return self._wakes.begin(self.key, time.time())
 
+    def waking(self) -> Wake | None:
+        """The wake-up that is under way."""
+        return self._wakes.current(self.key)
+
     def awake(self, wake: Wake) -> None:
         """The wake-up is over."""
         self._wakes.end(wake)
@@ -301,8 +305,9 @@ class Passage:
         self._counted.leave()
         pod, self._pod = self._pod, None
         if pod is not None:
-            if revision.party.queue and revision.turns is not None:
-                revision.turns.leave(self, revision.party)
+            party = revision.party
+            if (party.under_way or party.queue) and revision.turns is not None:
+                revision.turns.over(self, party)
             revision.throttler.release(pod)
         else:
             revision.throttler.leave(self)

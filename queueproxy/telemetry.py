@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from kncore.breaker import Breaker
+from kncore.net import introspect
 from kncore.net.exchange import Exchange, Handler, Upstream
 from kncore.net.pool import Pool
 from kncore.net.requestlog import facts, proto, status_of
@@ -35,30 +36,6 @@ DEPTH: Final = Metric(
 WAITING: Final = Metric("torpor.queue.waiting", "gauge", "{request}", "Requests waiting for a place in the app.")
 CAPACITY: Final = Metric("torpor.queue.capacity", "gauge", "{request}", "Places in the app.")
 REFUSED: Final = Metric("torpor.queue.refused", "counter", "{request}", "Requests refused because the queue was full.")
-_LISTENER: Final = ("torpor.listener",)
-CONNECTIONS: Final = Metric("torpor.server.connections", "gauge", "{connection}", "Open connections.", _LISTENER)
-ACCEPTED: Final = Metric(
-    "torpor.server.connections.accepted", "counter", "{connection}", "Connections accepted.", _LISTENER
-)
-TURNED_AWAY: Final = Metric(
-    "torpor.server.connections.turned_away", "counter", "{connection}", "Connections beyond the limit.", _LISTENER
-)
-MALFORMED: Final = Metric(
-    "torpor.server.requests.malformed",
-    "counter",
-    "{request}",
-    "Requests answered before any handler saw them.",
-    (*_LISTENER, "http.response.status_code"),
-)
-POOLED: Final = Metric(
-    "torpor.pool.connections", "gauge", "{connection}", "Connections to upstreams.", ("torpor.state",)
-)
-DIALLED: Final = Metric("torpor.pool.dials", "counter", "{connection}", "Connections to upstreams that were opened.")
-REUSED: Final = Metric("torpor.pool.reuses", "counter", "{request}", "Requests that found a connection.")
-UNCONNECTED: Final = Metric("torpor.pool.waiting", "gauge", "{request}", "Requests that wait for a connection.")
-PUSHED: Final = Metric("torpor.push.count", "counter", "{push}", "Pushes of telemetry.", ("torpor.state",))
-SPANS_DROPPED: Final = Metric("torpor.push.spans.dropped", "counter", "{span}", "Spans that no collector got.")
-
 METRICS: Final = (
     *SERVER,
     *INVOCATION,
@@ -66,16 +43,7 @@ METRICS: Final = (
     WAITING,
     CAPACITY,
     REFUSED,
-    CONNECTIONS,
-    ACCEPTED,
-    TURNED_AWAY,
-    MALFORMED,
-    POOLED,
-    DIALLED,
-    REUSED,
-    UNCONNECTED,
-    PUSHED,
-    SPANS_DROPPED,
+    *introspect.METRICS,
     *PROCESS,
 )
 """Everything a queue-proxy may tell."""
@@ -106,14 +74,14 @@ class Telemetry:
                 interval=config.request_metrics.interval,
                 traces=_target(config.tracing),
             )
-            self.registry.add(lambda: _push_points(push))
+            self.registry.add(lambda: introspect.push_points(push))
         if config.tracing.pushes and self.push is not None:
             self.tracer = Tracer(config.sampling_rate, self.push.put)
 
     def watch(self, servers: Mapping[str, Server], pool: Pool, breaker: Breaker | None) -> None:
         """Show the statistics of what is bounded."""
-        self.registry.add(lambda: _server_points(servers))
-        self.registry.add(lambda: _pool_points(pool))
+        self.registry.add(lambda: introspect.server_points(servers))
+        self.registry.add(lambda: introspect.pool_points(pool))
         if breaker is not None:
             self.registry.add(lambda: _breaker_points(breaker))
 
@@ -137,38 +105,12 @@ def _resource(config: Config, environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in made.items() if value}
 
 
-def _server_points(servers: Mapping[str, Server]) -> Iterator[Point]:
-    for name, server in servers.items():
-        seen = server.statistics()
-        yield CONNECTIONS, (name,), seen.connections
-        yield ACCEPTED, (name,), seen.accepted
-        yield TURNED_AWAY, (name,), seen.turned_away
-        for status, count in seen.refused.items():
-            yield MALFORMED, (name, str(status)), count
-
-
-def _pool_points(pool: Pool) -> Iterator[Point]:
-    seen = pool.statistics()
-    yield POOLED, ("idle",), seen.idle
-    yield POOLED, ("used",), seen.in_use
-    yield DIALLED, (), seen.dialled
-    yield REUSED, (), seen.reused
-    yield UNCONNECTED, (), seen.waiting
-
-
 def _breaker_points(breaker: Breaker) -> Iterator[Point]:
     seen = breaker.statistics()
     yield DEPTH, (), seen.in_use + seen.waiting
     yield WAITING, (), seen.waiting
     yield CAPACITY, (), seen.capacity
     yield REFUSED, (), seen.refused
-
-
-def _push_points(push: Push) -> Iterator[Point]:
-    seen = push.statistics()
-    yield PUSHED, ("ok",), seen.pushed
-    yield PUSHED, ("failed",), seen.failed
-    yield SPANS_DROPPED, (), seen.dropped
 
 
 # -- layers ---------------------------------------------------------------------------------------------------------

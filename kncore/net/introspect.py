@@ -10,16 +10,60 @@ world.
 """
 
 import asyncio
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Final
 from urllib.parse import parse_qs
 
 from kncore.net.exchange import Exchange, Handler
+from kncore.net.pool import Pool
+from kncore.net.server import Server
 from kncore.telemetry.exposition import render
-from kncore.telemetry.metrics import Registry
+from kncore.telemetry.metrics import Metric, Point, Registry
+from kncore.telemetry.otlp import Push
 from kncore.telemetry.profile import LONGEST, Profiler, tasks
 
-__all__ = ["metrics", "profiles"]
+__all__ = ["METRICS", "metrics", "pool_points", "profiles", "push_points", "server_points"]
+
+_LISTENER: Final = ("torpor.listener",)
+CONNECTIONS: Final = Metric("torpor.server.connections", "gauge", "{connection}", "Open connections.", _LISTENER)
+ACCEPTED: Final = Metric(
+    "torpor.server.connections.accepted", "counter", "{connection}", "Connections accepted.", _LISTENER
+)
+TURNED_AWAY: Final = Metric(
+    "torpor.server.connections.turned_away", "counter", "{connection}", "Connections beyond the limit.", _LISTENER
+)
+MALFORMED: Final = Metric(
+    "torpor.server.requests.malformed",
+    "counter",
+    "{request}",
+    "Requests answered before any handler saw them.",
+    (*_LISTENER, "http.response.status_code"),
+)
+POOLED: Final = Metric(
+    "torpor.pool.connections", "gauge", "{connection}", "Connections to upstreams, idle or used.", ("torpor.state",)
+)
+DIALLED: Final = Metric("torpor.pool.dials", "counter", "{connection}", "Connections to upstreams that were opened.")
+REUSED: Final = Metric("torpor.pool.reuses", "counter", "{request}", "Requests that found a connection.")
+UNCONNECTED: Final = Metric("torpor.pool.waiting", "gauge", "{request}", "Requests that wait for a connection.")
+PUSHED: Final = Metric(
+    "torpor.push.count", "counter", "{push}", "Pushes of telemetry, ok or failed.", ("torpor.state",)
+)
+SPANS_DROPPED: Final = Metric("torpor.push.spans.dropped", "counter", "{span}", "Spans that no collector got.")
+
+METRICS: Final = (
+    CONNECTIONS,
+    ACCEPTED,
+    TURNED_AWAY,
+    MALFORMED,
+    POOLED,
+    DIALLED,
+    REUSED,
+    UNCONNECTED,
+    PUSHED,
+    SPANS_DROPPED,
+)
+"""Of every process with listeners and upstreams."""
 
 _TEXT: Final = (b"Content-Type: text/plain; charset=utf-8",)
 _INDEX: Final = b"profile?seconds=30\ntasks\n"
@@ -68,3 +112,32 @@ def profiles(profiler: Profiler) -> Handler:
             exchange.respond(409, b"a profile is being taken already\n")
 
     return handle
+
+
+def server_points(servers: Mapping[str, Server]) -> Iterator[Point]:
+    """Listeners by name."""
+    for name, server in servers.items():
+        seen = server.statistics()
+        yield CONNECTIONS, (name,), seen.connections
+        yield ACCEPTED, (name,), seen.accepted
+        yield TURNED_AWAY, (name,), seen.turned_away
+        for status, count in seen.refused.items():
+            yield MALFORMED, (name, str(status)), count
+
+
+def pool_points(pool: Pool) -> Iterator[Point]:
+    """Connections to upstreams."""
+    seen = pool.statistics()
+    yield POOLED, ("idle",), seen.idle
+    yield POOLED, ("used",), seen.in_use
+    yield DIALLED, (), seen.dialled
+    yield REUSED, (), seen.reused
+    yield UNCONNECTED, (), seen.waiting
+
+
+def push_points(push: Push) -> Iterator[Point]:
+    """What became of pushes."""
+    seen = push.statistics()
+    yield PUSHED, ("ok",), seen.pushed
+    yield PUSHED, ("failed",), seen.failed
+    yield SPANS_DROPPED, (), seen.dropped
