@@ -23,7 +23,7 @@ from benchmarks.peers.programs import NotBuilt
 from benchmarks.platform import NotMeasured
 from benchmarks.procfs import memory
 from benchmarks.report import Report
-from benchmarks.rows import Row, compare, significant
+from benchmarks.rows import NOT_COMPARED, Row, compare, significant
 from benchmarks.samples import table
 
 __all__ = ["ABSENT", "Contest", "goal_lines", "processors"]
@@ -181,7 +181,9 @@ def _lines(taken: Mapping[str, Sequence[Mapping[str, float]]]) -> list[str]:
     """Medians by proxy, and the spread of the first figure."""
     if not taken:
         return ["nobody carried it"]
-    metrics = [metric for metric in next(iter(taken.values()))[0] if metric != "errors"]
+    metrics = [
+        metric for metric in next(iter(taken.values()))[0] if metric not in NOT_COMPARED or metric == "offered/s"
+    ]
     rows: dict[str, list[float | str]] = {}
     for name, samples in taken.items():
         first = [sample[metrics[0]] for sample in samples]

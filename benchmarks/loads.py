@@ -61,14 +61,18 @@ class Workload:
         used = cpu_seconds([proxy.pid]) - before
         if load.requests == 0 or load.errors > load.requests * FEW_FAILURES:
             raise NotCarried(f"{proxy.name}, {self.name}: {load.errors} errors beside {load.requests} answers")
+        told = {
+            "errors": float(load.errors),
+            "busy": used / load.seconds,
+        }  # the share of a processor that the proxy used
         latencies = {"p50 ms": load.p50 * 1e3, "p99 ms": load.p99 * 1e3, "p99.9 ms": load.p999 * 1e3}
         if self.bytes_each:
             moved = load.requests * self.bytes_each / 1e6
-            return {"MB/s": moved / load.seconds, "CPU ms/100 MB": used / moved * 1e5, "errors": float(load.errors)}
+            return {"MB/s": moved / load.seconds, "CPU ms/100 MB": used / moved * 1e5, **told}
         if self.share:
-            return {"offered/s": setting.rate, **latencies, "errors": float(load.errors)}
+            return {"offered/s": setting.rate, **latencies, **told}
         cpu = used / load.requests * 1e6
-        return {"requests/s": load.rate, "CPU us/request": cpu, **latencies, "errors": float(load.errors)}
+        return {"requests/s": load.rate, "CPU us/request": cpu, **latencies, **told}
 
 
 def _url(proxy: Running, path: str = "/") -> str:

@@ -180,6 +180,17 @@ class Platform:
 
         await self._until(check, READY_WITHIN, f"{', '.join(sorted(names))} to be Ready")
 
+    async def remove(self, *services: str) -> None:
+        """Delete services and wait until their pods are being stopped."""
+        for service in services:
+            await self.api.client.delete(KSERVICES, service, "default")
+
+        async def check() -> bool:
+            found = [pod for service in services for pod in await self.pods(service)]
+            return all(map(meta.is_deleting, found))
+
+        await self._until(check, READY_WITHIN, f"{', '.join(services)} to be removed")
+
     async def pods(self, service: str = "") -> list[Obj]:
         """Pods of a service, or of all; those being stopped included."""
         labels = f"{keys.SERVICE}={service}" if service else keys.SERVICE

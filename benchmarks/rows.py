@@ -10,6 +10,8 @@ from benchmarks.goals import GOALS, Goal
 
 __all__ = ["Row", "compare", "significant"]
 
+NOT_COMPARED = frozenset({"errors", "offered/s", "busy"})
+"""Figures that say what a run was like, not how good a proxy is."""
 Sample = Mapping[str, float]
 """Figures of one run by metric, e.g. {"requests/s": 31000.0, "p99 ms": 4.1}."""
 
@@ -54,9 +56,28 @@ def compare(component: str, load: str, peer: str, ours: Sequence[Sample], theirs
         component: what of ours, e.g. `queue-proxy`; the scenario is called `component/load`.
         ours, theirs: one sample per round; samples at one index were taken in one round.
     """
-    if not ours or not theirs:
+    if not theirs:
         return []
-    metrics = [metric for metric in ours[0] if all(metric in sample for sample in (*ours, *theirs))]
+    if not ours:  # a goal that we cannot even be measured by is missed
+        missed = {metric: goal for (of, metric, beside), goal in GOALS.items() if (of, beside) == (load, peer)}
+        return [
+            Row(
+                scenario=f"{component}/{load}",
+                metric=metric,
+                peer=peer,
+                ours=math.nan,
+                theirs=statistics.median(sample[metric] for sample in theirs),
+                ratio=math.nan,
+                goal=goal,
+            )
+            for metric, goal in missed.items()
+            if all(metric in sample for sample in theirs)
+        ]
+    metrics = [
+        metric
+        for metric in ours[0]
+        if metric not in NOT_COMPARED and all(metric in sample for sample in (*ours, *theirs))
+    ]
     rows = []
     for metric in metrics:
         pairs = [(mine[metric], other[metric]) for mine, other in zip(ours, theirs, strict=False)]

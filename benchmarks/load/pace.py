@@ -7,12 +7,13 @@ asked less often and its slowness is seen less often.
 
 import json
 import subprocess
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 
 from benchmarks.load.report import Load
 from benchmarks.peers import programs
 
-__all__ = ["bulk", "messages", "open_loop", "parse", "streams"]
+__all__ = ["bulk", "messages", "open_loop", "parse", "stages", "streams"]
 
 
 def open_loop(
@@ -32,7 +33,51 @@ def open_loop(
     Raises:
         NotBuilt.
     """
-    return _run(address, host, headers, seconds, connections, processor, "-rate", f"{rate:.1f}", "-warm", "0.3")
+    return _run(
+        address,
+        host,
+        headers,
+        seconds,
+        connections,
+        processor,
+        "-rate",
+        f"{rate:.1f}",
+        "-warm",
+        "0.3",
+        "-patience",
+        "2",
+    )
+
+
+def stages(
+    addresses: Sequence[tuple[str, int]],
+    targets: Sequence[tuple[str, str]],
+    *,
+    rates: Sequence[float],
+    seconds: float,
+    connections: int,
+    patience: float = 10.0,
+) -> Load:
+    """GET at one rate after another, `seconds` at each; requests take turns among targets, connections among addresses.
+
+    Args:
+        targets: (host, path), in the order in which they are asked for.
+        patience: seconds after the end within which answers still count.
+    Raises:
+        NotBuilt.
+    """
+    with tempfile.NamedTemporaryFile("w", suffix=".targets") as file:
+        file.write("".join(f"{host} {path}\n" for host, path in targets))
+        file.flush()
+        command = [
+            str(programs.built("pace")),
+            *("-address", ",".join(f"{host}:{port}" for host, port in addresses), "-targets", file.name),
+            *("-rate", ",".join(f"{rate:g}" for rate in rates), "-seconds", f"{seconds:g}"),
+            *("-connections", str(connections), "-patience", f"{patience:g}"),
+        ]
+        within = seconds * len(rates) + patience + 60
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=within)
+    return parse(done.stdout)
 
 
 def messages(
@@ -124,4 +169,5 @@ def parse(text: str) -> Load:
         errors=told["errors"] + told["late"],
         **{name: told[name] for name in ("p50", "p99", "p999")},
         longest=told["max"],
+        p95=told["p95"],
     )

@@ -1,5 +1,6 @@
 """What one run of a load generator tells, whichever it was."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,8 @@ class Load:
     p99: float
     p999: float
     longest: float
+    p95: float = math.nan
+    """Not every generator tells it."""
 
     @property
     def rate(self) -> float:
@@ -38,6 +41,13 @@ class Load:
             "rate": round(self.rate, 1),
             **{
                 f"{name}_ms": round(value * 1000, 3)
-                for name, value in {"p50": self.p50, "p99": self.p99, "p999": self.p999, "max": self.longest}.items()
+                for name, value in {
+                    "p50": self.p50,
+                    "p95": self.p95,
+                    "p99": self.p99,
+                    "p999": self.p999,
+                    "max": self.longest,
+                }.items()
+                if math.isfinite(value)
             },
         }

@@ -60,6 +60,6 @@ def test_a_grpc_message_has_its_length_before_it() -> None:
 
 def test_requests_that_were_due_and_never_sent_are_errors_of_an_open_loop() -> None:
     load = pace.parse(
-        '{"requests":10,"errors":1,"seconds":2,"late":4,"p50":0.1,"p90":0.2,"p99":0.3,"p999":0.4,"max":0.5}'
+        '{"requests":10,"errors":1,"seconds":2,"late":4,"p50":0.1,"p90":0.2,"p95":0.25,"p99":0.3,"p999":0.4,"max":0.5}'
     )
     assert (load.errors, load.rate, load.longest) == (5, 5.0, 0.5)

@@ -55,8 +55,14 @@ def test_nothing_is_compared_with_nothing(ours: list[dict[str, float]], theirs: 
     assert compare("c", "l", "p", ours, theirs) == []
 
 
+def test_a_goal_by_which_ours_could_not_be_measured_is_missed() -> None:
+    (made,) = compare("queue-proxy", "grpc-unary", "knative queue-proxy", [], [{"requests/s": 5.0, "p99 ms": 1.0}])
+    assert (made.metric, made.theirs, made.met) == ("requests/s", 5.0, False)
+    assert made.to_json()["ours"] is None
+
+
 def test_a_ratio_to_zero_is_no_number_in_the_file() -> None:
-    (made,) = compare("c", "l", "p", [{"errors": 1.0}], [{"errors": 0.0}])
+    (made,) = compare("c", "l", "p", [{"MB/s": 1.0, "errors": 2.0}], [{"MB/s": 0.0, "errors": 2.0}])
     assert made.to_json()["ratio"] is None
 
 

@@ -37,6 +37,7 @@ type result struct {
 	Late     int     `json:"late"` // were due and never sent: no connection came free until the end
 	P50      float64 `json:"p50"`
 	P90      float64 `json:"p90"`
+	P95      float64 `json:"p95"`
 	P99      float64 `json:"p99"`
 	P999     float64 `json:"p999"`
 	Max      float64 `json:"max"`
@@ -48,13 +49,15 @@ func (l *lines) String() string         { return strings.Join(*l, "; ") }
 func (l *lines) Set(value string) error { *l = append(*l, value); return nil }
 
 func main() {
-	address := flag.String("address", "127.0.0.1:8080", "address of the server")
+	address := flag.String("address", "127.0.0.1:8080", "address of the server; several, by commas, take turns")
 	host := flag.String("host", "localhost", "Host header")
 	path := flag.String("path", "/", "path")
 	connections := flag.Int("connections", 64, "connections kept open")
-	rate := flag.Float64("rate", 1000, "requests per second, all connections together")
-	seconds := flag.Float64("seconds", 5, "how long")
+	rate := flag.String("rate", "1000", "requests per second, all connections together; several, by commas, follow one another")
+	seconds := flag.Float64("seconds", 5, "how long, at each rate")
+	targets := flag.String("targets", "", "file of lines `HOST PATH` to ask for in turn, instead of -host and -path")
 	warm := flag.Float64("warm", 0, "seconds at the start that are not counted")
+	patience := flag.Float64("patience", 10, "seconds after the end that answers may still take")
 	websocket := flag.Bool("websocket", false, "send messages over WebSockets, as fast as echoes come")
 	grpc := flag.Int("grpc", 0, "keep so many gRPC streams on each connection and echo messages over them")
 	size := flag.Int("size", 64, "bytes of a message, with -websocket and -grpc")
@@ -65,13 +68,19 @@ func main() {
 	flag.Parse()
 	runtime.GOMAXPROCS(2) // one may be asleep in the clock; both share whatever processor we are kept on
 
+	rates, err := numbers(*rate)
+	if err != nil {
+		log.Fatal(err)
+	}
+	total := *seconds*float64(len(rates)) + *warm
+	addresses := strings.Split(*address, ",")
 	opened := make([]net.Conn, *connections)
 	for at := range opened {
-		connection, err := net.Dial("tcp", *address)
+		connection, err := net.Dial("tcp", addresses[at%len(addresses)])
 		if err != nil {
 			log.Fatal(err)
 		}
-		connection.SetDeadline(time.Now().Add(time.Duration((*seconds + *warm + 10) * float64(time.Second))))
+		connection.SetDeadline(time.Now().Add(time.Duration((total + *patience) * float64(time.Second))))
 		opened[at] = connection
 	}
 	further := ""
@@ -91,7 +100,13 @@ func main() {
 	case *large:
 		told = bulk(opened, *host, *path, further, *upload)
 	default:
-		told = pace(opened, []byte(common+"\r\n"), *rate, *seconds, *warm)
+		requests := [][]byte{[]byte(common + "\r\n")}
+		if *targets != "" {
+			if requests, err = read(*targets, further); err != nil {
+				log.Fatal(err)
+			}
+		}
+		told = pace(opened, requests, rates, *seconds, *warm, *patience)
 	}
 	json.NewEncoder(os.Stdout).Encode(told)
 }
@@ -113,7 +128,7 @@ func (t *tally) result(seconds float64) result {
 	slices.Sort(t.took)
 	return result{
 		Requests: len(t.took), Errors: t.errors, Seconds: seconds,
-		P50: rank(t.took, 50), P90: rank(t.took, 90), P99: rank(t.took, 99), P999: rank(t.took, 99.9),
+		P50: rank(t.took, 50), P90: rank(t.took, 90), P95: rank(t.took, 95), P99: rank(t.took, 99), P999: rank(t.took, 99.9),
 		Max: rank(t.took, 100),
 	}
 }
@@ -126,8 +141,55 @@ func rank(values []float64, percent float64) float64 {
 	return values[max(0, int(math.Ceil(float64(len(values))*percent/100))-1)]
 }
 
-func pace(opened []net.Conn, request []byte, rate, seconds, warm float64) result {
-	due := make(chan time.Time, int(rate*(seconds+warm))+1) // all of them fit: the clock never waits for us
+// Numbers are the rates of the stages.
+func numbers(text string) ([]float64, error) {
+	var all []float64
+	for _, word := range strings.Split(text, ",") {
+		number, err := strconv.ParseFloat(word, 64)
+		if err != nil || number <= 0 {
+			return nil, fmt.Errorf("-rate %s: not a number above 0", text)
+		}
+		all = append(all, number)
+	}
+	return all, nil
+}
+
+// Read makes a request of each line `HOST PATH` of a file.
+func read(path, further string) ([][]byte, error) {
+	text, err := os.ReadFile(path)
+	var all [][]byte
+	for _, line := range strings.Split(strings.TrimSpace(string(text)), "\n") {
+		host, path, _ := strings.Cut(line, " ")
+		all = append(all, fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\n%s\r\n", path, host, further))
+	}
+	return all, err
+}
+
+// Schedule is when each request is due, after the start: `warm` seconds at the first rate, then the stages.
+func schedule(rates []float64, seconds, warm float64) []time.Duration {
+	var due []time.Duration
+	at := 0.0
+	for number, rate := range rates {
+		length := seconds
+		if number == 0 {
+			length += warm
+		}
+		for count := range int(rate * length) {
+			due = append(due, time.Duration((at+float64(count)/rate)*float64(time.Second)))
+		}
+		at += length
+	}
+	return due
+}
+
+type turn struct {
+	at      time.Time
+	request []byte
+}
+
+func pace(opened []net.Conn, requests [][]byte, rates []float64, seconds, warm, patience float64) result {
+	plan := schedule(rates, seconds, warm)
+	due := make(chan turn, len(plan)) // all of them fit: the clock never waits for us
 	var all tally
 	var working sync.WaitGroup
 	begun := time.Now().Add(10 * time.Millisecond)
@@ -139,17 +201,17 @@ func pace(opened []net.Conn, request []byte, rate, seconds, warm float64) result
 			reader := bufio.NewReaderSize(connection, 4096)
 			var took []float64
 			errors := 0
-			for at := range due {
-				_, err := connection.Write(request)
+			for next := range due {
+				_, err := connection.Write(next.request)
 				var status int
 				if err == nil {
 					status, err = skipAnswer(reader)
 				}
-				if !at.Before(counted) {
+				if !next.at.Before(counted) {
 					if err != nil || status >= 400 {
 						errors++
 					} else {
-						took = append(took, time.Since(at).Seconds())
+						took = append(took, time.Since(next.at).Seconds())
 					}
 				}
 				if err != nil {
@@ -159,17 +221,17 @@ func pace(opened []net.Conn, request []byte, rate, seconds, warm float64) result
 			all.add(took, errors)
 		}()
 	}
-	gap := float64(time.Second) / rate
-	total := int(rate * (seconds + warm))
-	for number := 0; number < total; {
+	for number := 0; number < len(plan); {
 		now := time.Since(begun)
-		for ; number < total && float64(number)*gap <= float64(now); number++ {
-			due <- begun.Add(time.Duration(float64(number) * gap))
+		for ; number < len(plan) && plan[number] <= now; number++ {
+			due <- turn{begun.Add(plan[number]), requests[number%len(requests)]}
 		}
-		sleep(time.Until(begun.Add(time.Duration(float64(number) * gap))))
+		if number < len(plan) {
+			sleep(time.Until(begun.Add(plan[number])))
+		}
 	}
-	// what is queued now was due and found no connection: each gets a second more, then counts as late
-	for patience := time.Now().Add(time.Second); len(due) > 0 && time.Now().Before(patience); {
+	// what is queued now was due and found no connection free
+	for until := time.Now().Add(time.Duration(patience * float64(time.Second))); len(due) > 0 && time.Now().Before(until); {
 		time.Sleep(time.Millisecond)
 	}
 	late := 0
@@ -183,7 +245,7 @@ func pace(opened []net.Conn, request []byte, rate, seconds, warm float64) result
 	}
 	close(due)
 	working.Wait()
-	told := all.result(seconds)
+	told := all.result(seconds * float64(len(rates)))
 	told.Late = late
 	return told
 }

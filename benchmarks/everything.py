@@ -1,0 +1,104 @@
+"""Runs the benchmarks of the data plane one after another, in under 20 minutes, and keeps one result of them all.
+
+Each is a process of its own, as if it had been typed. `results/latest.json` holds the rows of all (ours beside a peer
+or a pass line) with the samples behind them, `results/latest.svg` a plot made from them, and `results/latest.md` the
+tables. One that fails is told and leaves its rows out; the exit code then is 1. `--only` takes names of benchmarks.
+"""
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from benchmarks import machine, markdown, plot
+from benchmarks.peers import programs
+
+__all__ = ["PARTS", "TEXT", "document", "run"]
+
+TEXT = "all of the data plane's benchmarks, one result: what `make bench` runs"
+RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).parents[1]
+PARTS: Mapping[str, Sequence[str]] = {
+    "peers": (),
+    "features": ("--quick",),
+    "dataplane-probe": (),
+    "load-test": (),
+    "scale-from-zero": (),
+    "rollout-probe": (),
+    "real-traffic": (),
+    "fairness": ("-n", "1"),
+    "overload": ("--quick",),
+    "attacks": ("--quick",),
+}
+"""What `all` runs, in this order, and with which options: some measure longer by themselves than there is time here."""
+WITHIN = 900.0
+
+
+def run(*, quick: bool, out: Path, patience: float, only: Sequence[str]) -> int:
+    """Run all parts and write the results; returns the exit code.
+
+    Args:
+        quick: short samples; the results then go to `out` instead of where the README looks for them.
+        only: parts to run; none named is all.
+    """
+    begun = time.time()
+    results = out if quick or only else RESULTS
+    found: dict[str, dict[str, Any]] = {}
+    failed: dict[str, str] = {}
+    with tempfile.TemporaryDirectory(prefix="torpor-bench-all-") as folder:
+        for name, options in PARTS.items():
+            if only and name not in only:
+                continue
+            print(f"\n=== {name} ({time.time() - begun:.0f} s)", flush=True)
+            extra = ["--quick"] if quick and "--quick" not in options else []
+            wait = ["--wait", str(patience if name == "peers" else min(patience, 10.0))]
+            into = Path(folder, name)
+            command = [sys.executable, "-m", "benchmarks", name, "--out", str(into), *wait, *options, *extra]
+            try:
+                code = subprocess.run(command, cwd=ROOT, check=False, timeout=WITHIN).returncode
+            except subprocess.TimeoutExpired:
+                code = -1
+            files = sorted(into.glob("*.json"))
+            if files:
+                found[name] = orjson.loads(files[-1].read_bytes())
+            if code != 0 or not files:
+                failed[name] = f"exit code {code}"
+    made = document(found, failed, begun=begun, took=time.time() - begun)
+    results.mkdir(parents=True, exist_ok=True)
+    (results / "latest.json").write_bytes(orjson.dumps(made, option=orjson.OPT_INDENT_2) + b"\n")
+    (results / "latest.svg").write_text(plot.draw(made["rows"], title=markdown.title(made)))
+    text = markdown.tables(made)
+    (results / "latest.md").write_text(text)
+    print(f"\n{text}\n{results / 'latest.json'}, {made['took_seconds']:.0f} s")
+    return 1 if failed else 0
+
+
+def document(
+    found: Mapping[str, Mapping[str, Any]], failed: Mapping[str, str], *, begun: float, took: float
+) -> dict[str, Any]:
+    """One result out of those of the parts."""
+    about = machine.describe()
+    return {
+        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(begun)),
+        "took_seconds": round(took, 1),
+        "machine": {key: about[key] for key in ("processor", "processors", "memory_mb", "kernel")},
+        "versions": {
+            **{
+                key: value
+                for key, value in about.items()
+                if key not in {"processor", "processors", "memory_mb", "kernel"}
+            },
+            **programs.versions(),
+        },
+        "others": {name: part.get("others") for name, part in found.items()},
+        "rows": [row for part in found.values() for row in part.get("rows", ())],
+        "left_out": {name: part["left_out"] for name, part in found.items() if part.get("left_out")},
+        "failed": dict(failed),
+        "summaries": {name: part.get("summary") for name, part in found.items()},
+        "samples": {name: part.get("samples") for name, part in found.items()},
+    }

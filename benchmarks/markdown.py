@@ -1,0 +1,68 @@
+"""The tables of a result, in Markdown: pure text."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+__all__ = ["tables", "title"]
+
+SHOWN = ("requests/s", "CPU us/request", "p99 ms", "MB/s")
+"""Metrics of the long table; all are in the file."""
+MEMORY = "RSS MB"
+
+
+def title(made: Mapping[str, Any]) -> str:
+    """One line: when, on what, which commit."""
+    versions = made["versions"]
+    return f"{made['at'][:10]}, {made['machine']['processor']}, one processor per proxy, commit {versions['commit']}"
+
+
+def tables(made: Mapping[str, Any]) -> str:
+    """Goals with what was reached, then the figures beside every peer, then pass lines, then what was left out."""
+    rows: Sequence[Mapping[str, Any]] = made["rows"]
+    beside = [row for row in rows if row["peer"] != "pass line"]
+    goals = [row for row in beside if row["goal"]]
+    passes = [row for row in rows if row["peer"] == "pass line"]
+    parts = [title(made) + "."]
+    if goals:
+        met = sum(bool(row["met"]) for row in goals)
+        parts.append(f"### Goals: {met} of {len(goals)} met\n\n" + _table(goals))
+    if passes:
+        met = sum(bool(row["met"]) for row in passes)
+        parts.append(f"### The original's pass lines: {met} of {len(passes)} passed\n\n" + _passes(passes))
+    shown = [row for row in beside if row["metric"] in SHOWN or row["metric"].startswith(MEMORY)]
+    if shown:
+        parts.append("### Beside every peer\n\n" + _table(shown))
+    left = [
+        f"- {name}, {who}: {why.splitlines()[0]}"
+        for name, whos in made["left_out"].items()
+        for who, whys in whos.items()
+        for why in whys
+    ]
+    left += [f"- {name}: {why}" for name, why in made["failed"].items()]
+    if left:
+        parts.append("### Not measured\n\n" + "\n".join(left))
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    lines = ["| scenario | metric | beside | ours | theirs | ratio | goal | |", "|---|---|---|--:|--:|--:|---|---|"]
+    for row in rows:
+        verdict = "" if row["met"] is None else "met" if row["met"] else "**missed**"
+        names = f"{row['scenario']} | {row['metric']} | {row['peer']}"
+        figures = f"{_number(row['ours'])} | {_number(row['theirs'])} | {_number(row['ratio'], 3)}"
+        lines.append(f"| {names} | {figures} | {row['goal'] or ''} | {verdict} |")
+    return "\n".join(lines)
+
+
+def _passes(rows: Sequence[Mapping[str, Any]]) -> str:
+    lines = ["| scenario | metric | pass line | ours | |", "|---|---|--:|--:|---|"]
+    for row in rows:
+        sign = ">=" if row["goal"].startswith(">=") else "<="
+        verdict = "passed" if row["met"] else "**failed**"
+        bound, ours = _number(row["theirs"]), _number(row["ours"])
+        lines.append(f"| {row['scenario']} | {row['metric']} | {sign} {bound} | {ours} | {verdict} |")
+    return "\n".join(lines)
+
+
+def _number(value: float | None, digits: int = 4) -> str:
+    return "-" if value is None else f"{float(f'{value:.{digits}g}'):,g}" if abs(value) < 1e4 else f"{value:,.0f}"
