@@ -73,6 +73,10 @@ TURN: Final = 32
 WRITE_APART: Final = 32 * 1024
 """From this size a body is not worth copying behind its head."""
 
+PREFACE_HEAD: Final = b"PRI * HTTP/2.0\r\n\r\n"
+"""What HTTP/1 sees of the beginning of HTTP/2 (RFC 9113 §3.4), and cannot read."""
+SWITCHING: Final = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+
 _BARE: Final = re.compile(rb"(?<!\r)\n|\r[^\n]|\0")
 _METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}(?: |$)")
 
@@ -98,6 +102,9 @@ class Owner(Protocol):
 
     def refused(self, status: int) -> None:
         """It sent something that no handler sees; for statistics."""
+
+    def speak_http2(self, connection: ServerConnection, data: bytes, upgrade: RequestHead | None = None) -> None:
+        """Go on in HTTP/2 with `data`; `upgrade` is the request that asked for it, to be answered as stream 1."""
 
 
 class ServerExchange(Exchange):
@@ -453,7 +460,13 @@ class ServerConnection(asyncio.Protocol):
             try:
                 self._head = head = read_request(raw, self._parser, self._limits.head)
             except BadMessage as bad:
-                self._refuse(bad.verdict, str(bad))
+                if raw == PREFACE_HEAD and self._head is _NO_HEAD:
+                    self._leave(data[pos:], None)
+                else:
+                    self._refuse(bad.verdict, str(bad))
+                return len(data)
+            if head.http2 and self.transport.get_extra_info("ssl_object") is None:
+                self._leave(data[end:], head)
                 return len(data)
             self._same = raw if len(raw) <= SAME_LIMIT else b""
             self._blank = False
@@ -480,6 +493,13 @@ class ServerConnection(asyncio.Protocol):
                     return end
         self.owner.handler(exchange)
         return end
+
+    def _leave(self, rest: bytes, upgrade: RequestHead | None) -> None:
+        """Speak HTTP/2 from here on: this object is of no further use."""
+        self._state = _DISCARD
+        if upgrade is not None:
+            self.transport.write(SWITCHING)
+        self.owner.speak_http2(self, rest, upgrade)
 
     def _read_length(self, data: bytes, pos: int) -> int:
         exchange = self._exchange

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from kncore.net.exchange import Exchange, Handler
+from kncore.net.heads import RequestHead
 from kncore.net.http1 import Limits, ServerConnection
 from kncore.net.http1_upstream import ClientConnection
 
@@ -123,6 +124,11 @@ class Relay:
 
     def refused(self, status: int) -> None:
         self.refusals.append(status)
+
+    def speak_http2(self, connection: ServerConnection, data: bytes, upgrade: RequestHead | None = None) -> None:
+        self.refused(505)  # not here
+        self.wire.write(b"HTTP/1.1 505 HTTP Version Not Supported\r\n\r\n")
+        self.wire.close()
 
     # an upstream that always has a connection
     def submit(self, exchange: Exchange, *, fresh: bool = False) -> None:
