@@ -15,23 +15,11 @@ import uvloop
 
 from kncore.testing.rawclient import RawClient, Response
 from kncore.testing.upstream import Connection, ScriptedUpstream, ok
-from tests.integration.test_activator import KEY, an_activator, until
+from tests.chain import chain
 from tests.integration.test_http1_proxy import proxying
-from tests.integration.test_queueproxy import sidecar
 from tests.smuggling import ANSWERS, REQUESTS, Answer, Case
 
 CANARY = b"GET /canary HTTP/1.1\r\nHost: h\r\n\r\n"
-INGRESS = {
-    "metadata": {"namespace": "default", "name": "hello"},
-    "spec": {
-        "rules": [
-            {
-                "hosts": ["h", "a", "b", "[::1]", ""],
-                "http": {"paths": [{"splits": [{"serviceName": "hello-1", "percent": 100}]}]},
-            }
-        ]
-    },
-}
 
 
 class Recorder(ScriptedUpstream):
@@ -88,12 +76,8 @@ async def one_proxy(app: Recorder) -> AsyncIterator[Ask]:
 
 @asynccontextmanager
 async def the_chain(app: Recorder) -> AsyncIterator[Ask]:
-    async with sidecar(app.port) as queue, an_activator() as activator:
-        activator.proxy.table.put(INGRESS)
-        activator.revision()
-        activator.pods(queue.port)
-        await until(lambda: activator.proxy.revisions[KEY].throttler.capacity > 0)
-        yield activator.client
+    async with chain(app.port) as proxies:
+        yield proxies.activator.client
 
 
 async def converse(case: Case, client: RawClient) -> list[str]:
