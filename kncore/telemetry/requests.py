@@ -115,7 +115,8 @@ class Requests:
     """
 
     def __init__(self, prefix: tuple[str, ...] = (), values: tuple[str, ...] = (), *, limit: int = 200) -> None:
-        self._metrics = _server(prefix) if prefix else SERVER
+        self.metrics = _server(prefix) if prefix else SERVER
+        """What `server` yields points of."""
         self._values = values
         self._limit = limit
         self._by_key: dict[Key, _Series] = {}
@@ -170,8 +171,8 @@ class Requests:
         return [*found, self._overflow] if self._overflow is not None else found
 
     def server(self) -> Iterator[Point]:
-        """Points of `SERVER`."""
-        duration, received, sent, queue = self._metrics
+        """Points of `metrics`."""
+        duration, received, sent, queue = self.metrics
         waits: dict[tuple[str, ...], Distribution] = {}
         for series in self._series():
             method, status, scheme, protocol, tag = series.key
