@@ -12,9 +12,13 @@ from kncore.net.tls import Pair
 __all__ = ["authority", "encrypted", "issue", "put"]
 
 
-@functools.cache
 def authority(name: str = "tests") -> trustme.CA:
-    """A certificate authority; each name is another one."""
+    """A certificate authority; each name is another one, and always the same."""
+    return _authority(name)
+
+
+@functools.cache
+def _authority(name: str) -> trustme.CA:
     return trustme.CA(organization_name=name)
 
 

@@ -39,7 +39,7 @@ async def dial(make: Callable[[], P], host: str, port: int, *, seconds: float, t
     """Connect, handshake and check the peer; the protocol is connected when this returns.
 
     Args:
-        make: the protocol; in TLS it is connected before `check` was asked, and must write nothing before this returns.
+        make: the protocol; it is connected when the peer has been found good.
 
     Raises:
         ConnectFailed: whatever went wrong.
@@ -49,22 +49,26 @@ async def dial(make: Callable[[], P], host: str, port: int, *, seconds: float, t
     try:
         async with asyncio.timeout(seconds):
             if tls is None:
-                transport, protocol = await loop.create_connection(make, host, port)
-            else:
-                transport, protocol = await loop.create_connection(
-                    make, host, port, ssl=tls.context, server_hostname=tls.server_name
-                )
+                _, protocol = await loop.create_connection(make, host, port)
+                return protocol
+            from kncore.net.tlsstream import ClientStream  # only who speaks it pays for it
+
+            transport, stream = await loop.create_connection(
+                lambda: ClientStream(make, tls.context, tls.server_name, tls.check), host, port
+            )
+            try:
+                return await stream.ready
+            except BaseException:
+                transport.abort()
+                raise
     except TimeoutError:
         raise ConnectFailed(f"{where}: timed out") from None
     except ConnectionRefusedError:
         raise ConnectFailed(f"{where}: connection refused") from None
     except ssl.SSLError as exc:
-        raise ConnectFailed(f"{where}: TLS: {getattr(exc, 'verify_message', '') or exc.reason or exc}") from None
+        why = getattr(exc, "verify_message", "") or exc.reason or str(exc)
+        raise ConnectFailed(f"{where}: TLS: {why.replace('_', ' ').lower() if why.isupper() else why}") from None
     except OSError as exc:
         raise ConnectFailed(f"{where}: {os.strerror(exc.errno) if exc.errno else exc}") from None
     except (ValueError, OverflowError) as exc:  # a host or port that no address can have
         raise ConnectFailed(f"{where}: {exc}") from None
-    if tls is not None and tls.check is not None and (why := tls.check(transport.get_extra_info("ssl_object"))):
-        transport.abort()
-        raise ConnectFailed(f"{where}: TLS: {why}")
-    return protocol

@@ -28,13 +28,14 @@ Trust: hardened; both peers may be anybody. What OpenSSL refuses ends the connec
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import ssl
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ClientStream", "Door", "DoorStatistics", "HandshakeLimits", "ServerStream"]
 
+P = TypeVar("P", bound=asyncio.BaseProtocol)
 log = logging.getLogger(__name__)
 
 SLICE: Final = 0.002
@@ -64,6 +66,14 @@ _PLAIN_ANSWER: Final = (
 )
 
 _WAITING, _SHAKING, _OPEN, _ENDED = range(4)
+
+
+class PeerRefused(ssl.SSLError):
+    """The handshake succeeded, but not with whom we want."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(0, why)
+        self.reason = why
 
 
 class Truncated(ConnectionError):
@@ -121,6 +131,8 @@ class _Stream(asyncio.Protocol, asyncio.Transport):
                     more.append(got)
         except ssl.SSLWantReadError:
             pass  # the rest of a record is still to come
+        except ssl.SSLZeroReturnError:
+            ended = True  # close_notify, after ours
         except ssl.SSLError as exc:
             self._broken(exc)
             return
@@ -489,25 +501,25 @@ class ServerStream(_Stream):
 # -- upstreams of ours -------------------------------------------------------------------------------------------------
 
 
-class ClientStream(_Stream):
+class ClientStream(_Stream, Generic[P]):
     """A connection to an upstream; `ready` tells when, or why not.
 
     Args:
-        make: the codec, called when the handshake is done with the protocol that was agreed upon.
-        server_name: what the server is asked for and its certificate must be for.
-        check: looks at the server's certificate (`ssl.SSLObject.getpeercert`) in addition; raises to refuse it.
+        make: the codec, called when the handshake is done.
+        server_name: what the server is asked for, and what its certificate is checked for if the context does that.
+        check: looks at the finished handshake in addition; the reason to refuse the server, or None.
     """
 
     def __init__(
         self,
-        make: Callable[[str | None], asyncio.Protocol],
+        make: Callable[[], P],
         context: ssl.SSLContext,
         server_name: str,
-        check: Callable[[Any], None] = lambda certificate: None,
+        check: Callable[[ssl.SSLObject], str | None] | None = None,
     ) -> None:
         super().__init__()
-        self.ready: asyncio.Future[asyncio.Protocol] = asyncio.get_running_loop().create_future()
-        """The codec; an `ssl.SSLError` or `OSError` if there was no handshake."""
+        self.ready: asyncio.Future[P] = asyncio.get_running_loop().create_future()
+        """The codec, connected; an `OSError` (of which `ssl.SSLError` is one) if there was no handshake."""
         self._make = make
         self._check = check
         self._ssl = context.wrap_bio(self._in, self._out, server_hostname=server_name)
@@ -518,7 +530,9 @@ class ClientStream(_Stream):
         self._shake_with(b"")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._refuse(exc or ConnectionResetError("the connection was closed during the TLS handshake"))
+        self._refuse(
+            exc or ConnectionResetError(errno.ECONNRESET, "the connection was closed during the TLS handshake")
+        )
         super().connection_lost(exc)
 
     def _shake_with(self, data: bytes) -> None:
@@ -526,22 +540,25 @@ class ClientStream(_Stream):
             self._in.write(data)
         try:
             self._ssl.do_handshake()
-            self._check(self._ssl.getpeercert())
+            why = self._check(self._ssl) if self._check is not None else None
+            if why is not None:
+                raise PeerRefused(why)
         except ssl.SSLWantReadError:
             self._flush()
             return
-        except (ssl.SSLError, OSError, ValueError) as exc:
+        except (OSError, ValueError) as exc:
             self._refuse(exc)
             self._broken(exc)
             return
         self._flush()
-        self._state = _OPEN
-        if self.ready.done():  # nobody waits any more
+        if self.ready.done():  # whoever dialled has given up
             self.abort()
             return
-        self._inner = self._make(self._ssl.selected_alpn_protocol())
+        self._state = _OPEN
+        inner = self._make()
+        self._inner = cast("asyncio.Protocol", inner)
         self._inner.connection_made(self)
-        self.ready.set_result(self._inner)
+        self.ready.set_result(inner)
         if self._in.pending:
             self._take(b"")
 
