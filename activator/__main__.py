@@ -105,7 +105,7 @@ async def main(config: Config) -> None:
     ticker = Ticker()
     wakes = Wakes()
     loop = asyncio.get_running_loop()
-    tenants = Tenants(Turns(loop.time, loop.call_soon), weights=config.weights)
+    tenants = Tenants(Turns(loop), weights=config.weights)
     backends = Backends(probe)
     stream = StatStream(config.autoscaler_url, lambda up: reporter.connected(up))
     reporter = Reporter(config.pod_name, stream.send_nowait, SystemClock())

@@ -252,7 +252,7 @@ async def activator(settings: Mapping[str, Any]) -> None:
         reporter = Reporter("activator-1", lambda frame: True, SystemClock())
         table = Table()
         proxy = Proxy(table, wakes, healthy=lambda: None)
-        tenants = Tenants(Turns(loop.time, loop.call_soon) if settings["fair"] else None)
+        tenants = Tenants(Turns(loop) if settings["fair"] else None)
         group.create_task(backends.run())
         group.create_task(reporter.run())
         for pod in settings["pods"]:
@@ -433,7 +433,7 @@ class _Client:
 def _percentiles(samples: Sequence[float]) -> dict[str, float]:
     if not samples:
         return {}
-    return {f"p{rank:g}": percentile(samples, rank) for rank in (50, 99, 99.9, 100)}
+    return {f"p{rank:g}": percentile(samples, rank) for rank in (50, 90, 99, 99.9, 100)}
 
 
 async def _main(arguments: Sequence[str]) -> None:

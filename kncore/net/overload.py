@@ -3,6 +3,7 @@
     handler -> turns.admit(turn, party, now) -> True: go on                     (always, while there is no rush)
                                              -> False: turn.proceed() later     in order, each party in its turn
                                                     or turn.shed()              it waited longer than is of use
+    done -> turns.over(turn, party)             it is over, or its client left
 
 A proxy on one thread does whatever epoll reports, in whatever order. So a tenant with a thousand busy connections gets
 a thousand shares of every round, and a tenant with one waits for all of them; and a round that takes a second makes
@@ -10,6 +11,11 @@ every clock, probe and report late by a second. Here a round is kept short inste
 per round, the rest queues, and between two rounds the loop looks at all sockets again. A queued connection reads
 nothing new, so what a busy tenant sends stays in the kernel, not here; and the answers that come back are as many as
 were let go. Who has nothing queued passes at once.
+
+Answers cannot be put off like requests: they come in whatever lumps an app sends them, and each brings the next request
+of its client. So while parties share the loop, a party has a window of requests under way. It grows by one whenever it
+is what holds a request up, and shrinks when more ended in one round than a round should hold: an app that answers
+evenly, however slowly, gets all it can use, one that answers in lumps gets smaller ones.
 
 With several parties in the last seconds a round is `burst_shared` requests of those who queue, taken in turn by
 weight; with one alone only the round's length matters, and it is `burst_alone`.
@@ -23,8 +29,9 @@ the process does.)
 What it costs: a call and three comparisons per request while there is no rush; the loop's turning is only counted once
 `RUSH` requests came within the same millisecond.
 
-What is bounded: turns queued per party and in all, by the listeners' connections and streams, and by `depth`. What dies
-when: `leave` takes out a turn whose client left; nothing is left when the queues are empty, not even a callback.
+What is bounded: turns queued, by the listeners' connections and streams and by `depth`; refusals per round, like
+requests. What dies when: `over` takes out a turn whose client left; when the queues are empty nothing is left, not even
+a callback.
 """
 
 from collections import OrderedDict, deque
@@ -38,6 +45,14 @@ __all__ = ["Limits", "Overloaded", "Party", "Statistics", "Turn", "Turns"]
 
 RUSH: Final = 8
 """Requests within a millisecond from which on rounds are counted; at less, a round cannot be long."""
+START: Final = 32
+"""A party's window when it first needs one."""
+LUMP: Final = 2
+"""A window shrinks when more ended in a round than so many times the requests that one starts."""
+SHRINK: Final = 0.75
+BLOCKED: Final = 0.001
+"""Seconds until the next round when all who wait have their windows full. An app that does not answer at all thereby
+gets a thousand requests a second more: it is the app that must bear them, or its revision's limit."""
 MIXED_FOR: Final = 10.0
 """Seconds for which two parties count as meeting after the last time one followed the other."""
 
@@ -55,6 +70,8 @@ class Limits:
     """A turn that waited longer is refused. Ten times the timer of a ticker, and far below what clients wait."""
     depth: int = 20_000
     """Turns queued in all; more are refused at once."""
+    window: int = 8
+    """Least requests that a party may have under way while others are there too."""
 
 
 class Overloaded(ProxyError):
@@ -64,6 +81,20 @@ class Overloaded(ProxyError):
 
     def __init__(self) -> None:
         super().__init__("overloaded")
+
+
+class Loop(Protocol):
+    """What is used of an event loop."""
+
+    def time(self) -> float: ...
+    def call_soon(self, callback: Callable[[], None], /) -> object:
+        """Run it once the sockets were looked at."""
+
+    def call_later(self, delay: float, callback: Callable[[], None], /) -> "_Handle": ...
+
+
+class _Handle(Protocol):
+    def cancel(self) -> object: ...
 
 
 class Turn(Protocol):
@@ -83,15 +114,31 @@ class Party:
         weight: turns it gets for each one that a party of weight 1 gets, when both wait; at least 1.
     """
 
-    __slots__ = ("_count", "_listed", "_round", "queue", "weight")
+    __slots__ = (
+        "ended",
+        "ended_in",
+        "judged_in",
+        "listed",
+        "queue",
+        "started",
+        "started_in",
+        "under_way",
+        "weight",
+        "window",
+    )
 
     def __init__(self, weight: int = 1) -> None:
         self.weight = max(1, weight)
         self.queue: OrderedDict[Turn, float] = OrderedDict()
         """Turns waiting, oldest first, with the time they came."""
-        self._round = -1
-        self._count = 0
-        self._listed = False
+        self.under_way: set[Turn] = set()
+        """Turns that went on during a rush and are not over."""
+        self.window = float(START)
+        """Most of those while others share the loop and some of ours wait."""
+        self.listed = False
+        self.started = self.ended = 0
+        self.started_in = self.ended_in = self.judged_in = -1
+        """The round in which so many started without waiting, so many ended, and the window was judged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,19 +155,15 @@ class Statistics:
 
 
 class Turns:
-    """The processor of one event loop.
-
-    Args:
-        now: the loop's time, seconds.
-        call_soon: the loop's; what it is given runs once the sockets were looked at.
-    """
+    """The processor of one event loop."""
 
     __slots__ = (
-        "_call_soon",
+        "_blocked",
         "_count",
         "_deferred",
         "_last",
         "_limits",
+        "_loop",
         "_met",
         "_moment",
         "_parties",
@@ -131,20 +174,16 @@ class Turns:
         "now",
     )
 
-    def __init__(
-        self,
-        now: Callable[[], float],
-        call_soon: Callable[[Callable[[], None]], object],
-        limits: Limits | None = None,
-    ) -> None:
-        self.now = now
-        self._call_soon = call_soon
+    def __init__(self, loop: Loop, limits: Limits | None = None) -> None:
+        self.now = loop.time
+        self._loop = loop
         self._limits = limits or Limits()
         self._last: Party | None = None
         self._met = float("-inf")  # when two parties last followed each other
         self._moment = 0.0
         self._count = 0
-        self._rush = False  # rounds are counted, `_turned` is on its way
+        self._rush = False  # rounds are counted, and `_turned` is on its way
+        self._blocked: _Handle | None = None  # the timer that will call it, rather than the loop's turning
         self._round = 0
         self._parties: deque[Party] = deque()
         self._queued = self._deferred = self._shed = 0
@@ -168,67 +207,118 @@ class Turns:
         self._count += 1
         if self._count >= RUSH:
             self._rush = True
-            self._call_soon(self._turned)
+            self._loop.call_soon(self._turned)
         return True
 
-    def leave(self, turn: Turn, party: Party) -> None:
-        """A request gives up; no harm if it does not wait."""
-        if turn in party.queue:
+    def over(self, turn: Turn, party: Party) -> None:
+        """A request is over, or gives up waiting; need not be called while the party has neither `queue` nor
+        `under_way`.
+        """
+        if turn in party.under_way:
+            party.under_way.remove(turn)
+            if party.ended_in != self._round:
+                party.ended_in = self._round
+                party.ended = 0
+            party.ended += 1
+            if party.queue:
+                self._unblock()
+        elif turn in party.queue:
             del party.queue[turn]
             self._queued -= 1
 
     def _in_rush(self, turn: Turn, party: Party, now: float) -> bool:
         limits = self._limits
         if not party.queue:
-            if party._round != self._round:
-                party._round = self._round
-                party._count = 0
-            party._count += 1
-            if party._count <= (limits.burst_shared if now - self._met < MIXED_FOR else limits.burst_alone):
+            if party.started_in != self._round:
+                party.started_in = self._round
+                party.started = 0
+            if now - self._met >= MIXED_FOR:
+                free = party.started < limits.burst_alone
+            else:
+                free = party.started < limits.burst_shared and len(party.under_way) < party.window
+            if free:
+                party.started += 1
+                party.under_way.add(turn)
                 return True
         if self._queued >= limits.depth:
             self._shed += 1
             turn.shed()
             return False
-        if not party._listed:
-            party._listed = True
+        if not party.listed:
+            party.listed = True
             self._parties.append(party)
         party.queue[turn] = now
         self._queued += 1
         self._deferred += 1
+        if len(party.under_way) < party.window:
+            self._unblock()
         return False
 
     def _turned(self) -> None:
         """The loop has been round: let the next ones go."""
-        self._round += 1
+        self._blocked = None
         self._count = 0
         parties = self._parties
         if not parties:
+            self._round += 1
             self._rush = False
             return
-        self._call_soon(self._turned)
         now = self.now()
         limits = self._limits
-        left = limits.burst_shared if now - self._met < MIXED_FOR else limits.burst_alone
-        too_old = now - limits.patience
-        while left > 0 and parties:
+        shared = now - self._met < MIXED_FOR
+        left = limits.burst_shared if shared else limits.burst_alone
+        idle = 0  # parties in a row that could not start anything
+        while left > 0 and idle < len(parties):
             party = parties.popleft()
-            queue = party.queue
-            for _ in range(min(party.weight, left)):
-                if not queue:
-                    break
-                turn, came = queue.popitem(last=False)
-                self._queued -= 1
-                left -= 1
-                if came < too_old:
-                    self._shed += 1
-                    turn.shed()
-                else:
-                    turn.proceed()
-            if queue:
+            room = min(left, party.weight)
+            if shared:
+                room = min(room, self._room(party))
+            if room > 0:
+                left -= self._start(party, room, now - limits.patience)
+                idle = 0
+            else:
+                idle += 1
+            if party.queue:
                 parties.append(party)
             else:
-                party._listed = False
+                party.listed = False
+        self._round += 1
+        if idle:
+            self._blocked = self._loop.call_later(BLOCKED, self._turned)
+        else:
+            self._loop.call_soon(self._turned)
+
+    def _room(self, party: Party) -> int:
+        """How many more a party may have under way; judges its window, once in a round."""
+        if party.judged_in != self._round:
+            party.judged_in = self._round
+            if party.ended_in == self._round and party.ended > LUMP * self._limits.burst_shared:
+                party.window = max(self._limits.window, party.window * SHRINK)
+            elif len(party.under_way) >= party.window:
+                party.window += 1
+        return int(party.window) - len(party.under_way)
+
+    def _start(self, party: Party, count: int, too_old: float) -> int:
+        """Let up to so many go, or refuse them; how many it were."""
+        queue = party.queue
+        for started in range(count):
+            if not queue:
+                return started
+            turn, came = queue.popitem(last=False)
+            self._queued -= 1
+            if came < too_old:
+                self._shed += 1
+                turn.shed()
+            else:
+                party.under_way.add(turn)
+                turn.proceed()
+        return count
+
+    def _unblock(self) -> None:
+        if self._blocked is not None:
+            self._blocked.cancel()
+            self._blocked = None
+            self._loop.call_soon(self._turned)
 
     def statistics(self) -> Statistics:
         """What waits, and what became of those before."""

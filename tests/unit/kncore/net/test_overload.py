@@ -5,31 +5,59 @@ import pytest
 from kncore.net.overload import MIXED_FOR, RUSH, Limits, Party, Statistics, Turns
 
 
+class Timer:
+    def __init__(self, at: float, callback) -> None:
+        self.at = at
+        self.callback = callback
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
 class Loop:
     """Time that stands still until it is moved, and callbacks that run when the loop turns."""
 
     def __init__(self) -> None:
-        self.time = 100.0
+        self.now = 100.0
         self.soon: list = []
 
-    def now(self) -> float:
-        return self.time
+        self.timers: list[Timer] = []
+
+    def time(self) -> float:
+        return self.now
 
     def call_soon(self, callback) -> None:
         self.soon.append(callback)
 
+    def call_later(self, delay: float, callback) -> "Timer":
+        self.timers.append(Timer(self.now + delay, callback))
+        return self.timers[-1]
+
     def turn(self, passed: float = 0.001) -> None:
-        self.time += passed
+        """Time passes, what is due runs."""
+        self.now += passed
         due, self.soon = self.soon, []
+        due += [timer.callback for timer in self.timers if timer.at <= self.now and not timer.cancelled]
+        self.timers = [timer for timer in self.timers if timer.at > self.now and not timer.cancelled]
         for callback in due:
             callback()
 
+    @property
+    def pending(self) -> int:
+        """Callbacks that will run."""
+        return len(self.soon) + sum(not timer.cancelled for timer in self.timers)
+
 
 class Request:
-    """A turn that keeps what became of it, and the order in which all went."""
+    """A turn that keeps what became of it, and the order in which all went. It is over as soon as it goes, unless its
+    app is `slow`.
+    """
 
-    def __init__(self, log: list, name: object, then=None) -> None:
-        self.log = log
+    def __init__(self, proxy: "Proxy", party: Party, name: object, then=None) -> None:
+        self.proxy = proxy
+        self.party = party
+        self.log = proxy.log
         self.name = name
         self.then = then
         self.refused = False
@@ -38,6 +66,13 @@ class Request:
         self.log.append(self.name)
         if self.then is not None:
             self.then()
+        if self.proxy.slow:
+            self.proxy.running.append(self)
+        else:
+            self.over()
+
+    def over(self) -> None:
+        self.proxy.turns.over(self, self.party)
 
     def shed(self) -> None:
         self.refused = True
@@ -50,12 +85,14 @@ class Proxy:
     def __init__(self, **limits) -> None:
         self.loop = Loop()
         self.limits = Limits(**limits)
-        self.turns = Turns(self.loop.now, self.loop.call_soon, self.limits)
+        self.turns = Turns(self.loop, self.limits)
         self.log: list = []
+        self.slow = False
+        self.running: list[Request] = []
 
     def send(self, party: Party, name: object, then=None) -> Request:
-        request = Request(self.log, name, then)
-        if self.turns.admit(request, party, self.loop.time):
+        request = Request(self, party, name, then)
+        if self.turns.admit(request, party, self.loop.now):
             request.proceed()
         return request
 
@@ -65,7 +102,7 @@ class Proxy:
     def settle(self, turns: int = 10_000) -> int:
         """Let the loop turn until nothing is left; returns how often it did."""
         for turned in range(turns):
-            if not self.loop.soon:
+            if not self.loop.pending:
                 return turned
             self.loop.turn()
         raise AssertionError("never at rest")
@@ -76,7 +113,7 @@ def test_without_a_rush_everybody_goes_and_the_loop_is_left_alone() -> None:
     for number in range(1000):
         proxy.send(party if number % 3 else other, number)
         if number % (RUSH - 1) == 0:
-            proxy.loop.time += 0.001
+            proxy.loop.now += 0.001
     assert proxy.log == list(range(1000))
     assert proxy.loop.soon == []
     assert proxy.turns.statistics() == Statistics(queued=0, parties=0, deferred=0, shed=0)
@@ -164,8 +201,8 @@ def test_who_leaves_is_never_called_and_makes_room() -> None:
     proxy, party = Proxy(burst_alone=10, patience=60), Party()
     requests = proxy.rush(party, 40, "a")
     for request in requests[20:]:
-        proxy.turns.leave(request, party)
-        proxy.turns.leave(request, party)
+        proxy.turns.over(request, party)
+        proxy.turns.over(request, party)
     proxy.settle()
     assert proxy.log == [("a", number) for number in range(20)]
     assert proxy.turns.statistics() == Statistics(queued=0, parties=0, deferred=30 - RUSH, shed=0)
@@ -176,7 +213,7 @@ def test_party_whose_turns_all_left_is_not_listed_twice() -> None:
     proxy.rush(other, 200, "other")
     for _ in range(5):
         for request in proxy.rush(party, 30, "gone"):
-            proxy.turns.leave(request, party)
+            proxy.turns.over(request, party)
     proxy.log.clear()
     proxy.rush(party, 100, "a")
     for _ in range(20):
@@ -205,6 +242,60 @@ def test_parties_that_met_long_ago_do_not_shorten_the_rounds() -> None:
     proxy, party, other = Proxy(burst_alone=50, burst_shared=2, patience=600), Party(), Party()
     proxy.send(other, "other")
     proxy.send(party, "party")
-    proxy.loop.time += MIXED_FOR + 1
+    proxy.loop.now += MIXED_FOR + 1
     proxy.rush(party, 200, "a")
     assert proxy.settle() <= 5
+
+
+def test_answers_that_come_in_lumps_make_the_window_small_and_even_ones_let_it_grow() -> None:
+    proxy, hot, other = Proxy(patience=600), Party(), Party()
+    proxy.slow = True
+    proxy.send(other, "other")
+    proxy.rush(hot, 1000, "hot")
+    for _ in range(2000):  # an app that answers one request per round, a while after it came
+        proxy.loop.turn()
+        if len(proxy.running) > 60:
+            proxy.running.pop(0).over()
+            proxy.rush(hot, 1, "hot")
+    even = hot.window
+    assert even >= 60
+    for _ in range(100):  # one that answers all at once
+        proxy.loop.turn()
+        for _ in range(20):
+            if proxy.running:
+                proxy.running.pop(0).over()
+                proxy.rush(hot, 1, "hot")
+    assert proxy.limits.window <= hot.window < 30
+
+
+def test_app_that_never_answers_gets_more_slowly_and_holds_up_nobody() -> None:
+    proxy, hung, other = Proxy(patience=600), Party(), Party()
+    proxy.slow = True
+    proxy.send(other, "first")
+    proxy.rush(hung, 500, "hung")
+    for _ in range(50):
+        proxy.loop.turn()
+    before = len(proxy.log)
+    for number in range(20):
+        proxy.send(other, ("other", number))
+        assert proxy.log[-1] == ("other", number) or proxy.loop.turn() is None
+    for _ in range(5):
+        proxy.loop.turn()
+    assert [name for name in proxy.log if name[0] == "other"] == [("other", number) for number in range(20)]
+    for _ in range(100):
+        proxy.loop.turn()
+    assert 100 <= len(proxy.log) - before <= 200
+
+
+def test_end_of_a_request_lets_the_next_go_without_the_timer() -> None:
+    proxy, hot, other = Proxy(patience=600), Party(), Party()
+    proxy.slow = True
+    proxy.send(other, "other")
+    proxy.rush(hot, 100, "hot")
+    while proxy.loop.soon:
+        proxy.loop.turn(0.0)
+    assert proxy.loop.pending == 1, "a timer"
+    went = len(proxy.log)
+    proxy.running[-1].over()
+    proxy.loop.turn(0.0)
+    assert len(proxy.log) == went + 1
