@@ -18,6 +18,7 @@ import random
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 from activator.backends import Backends
@@ -28,7 +29,7 @@ from activator.throttler import Throttler
 from activator.wakes import Wake, Wakes
 from kncore.breaker import QueueFull
 from kncore.net.errors import UpstreamError
-from kncore.net.exchange import HOLD_LIMIT, TEXT, Exchange, Upstream
+from kncore.net.exchange import HOLD_LIMIT, TEXT, Clocks, Exchange, Upstream
 from kncore.net.overload import Overloaded
 
 __all__ = ["MAX_ATTEMPTS", "Addresses", "Key", "Passage", "Revision", "Settings", "not_found"]
@@ -57,6 +58,11 @@ class Settings:
     service: str = ""
     configuration: str = ""
     """Whose revision it is, for logs and metrics."""
+
+    @cached_property
+    def clocks(self) -> Clocks:
+        """The three times as an exchange keeps them."""
+        return Clocks(self.timeout, self.response_start_timeout, self.idle_timeout, TIMEOUT_TEXT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,12 +235,7 @@ class Passage:
             self._counted = revision.reporter.arrive(revision.key)
             self._waking(wake)
         exchange.on_done(self._done)
-        exchange.expire(
-            text=TIMEOUT_TEXT,
-            total=settings.timeout,
-            first_byte=settings.response_start_timeout,
-            idle=settings.idle_timeout,
-        )
+        exchange.clocks = settings.clocks
         length = exchange.head.length
         try:
             if not revision.throttler.enter(self, length if 0 <= length < HELD else HELD, settings.timeout):

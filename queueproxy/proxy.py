@@ -9,7 +9,7 @@ from typing import Final
 
 from kncore.breaker import Breaker, QueueFull
 from kncore.net.errors import ConnectFailed, UpstreamError
-from kncore.net.exchange import Exchange, Handler, Upstream
+from kncore.net.exchange import Clocks, Exchange, Handler, Upstream
 from kncore.net.headers import HOP_BY_HOP, forwarded, forwarded_for
 from kncore.net.ticker import Ticker
 
@@ -99,10 +99,13 @@ def _make_plan(exchange: Exchange) -> Plan:
 def time_out(ticker: Ticker, *, total: float, first_byte: float, idle: float) -> Layer:
     """Bound every request; the clocks start here, so waiting for the app counts."""
 
+    clocks = Clocks(total, first_byte, idle, TIMEOUT_TEXT)
+
     def layer(inner: Handler) -> Handler:
         def handle(exchange: Exchange) -> None:
-            exchange.expire(text=TIMEOUT_TEXT, total=total, first_byte=first_byte, idle=idle)
-            ticker.wake()
+            exchange.clocks = clocks
+            if ticker.slow:
+                ticker.wake()
             inner(exchange)
 
         return handle

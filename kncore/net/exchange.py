@@ -14,7 +14,7 @@ one route and an access log:
 
     def handler(exchange: Exchange) -> None:
         exchange.on_done(log)                                   # runs exactly once, however it ends
-        exchange.expire(total=300.0, text=b"request timeout")   # then 504, or a cut body
+        exchange.clocks = CLOCKS                                # Clocks(total=300.0, ...): then 504, or a cut body
         if exchange.value(b"user-agent").startswith(b"kube-probe/"):
             exchange.respond(200, b"ok")
         elif breaker.try_acquire():
@@ -53,7 +53,7 @@ Trust: everything reachable from here is hardened against both sides; fields hol
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from kncore.net import grpc
 from kncore.net.errors import ClientGone, Overrun, UpstreamError
@@ -66,7 +66,18 @@ if TYPE_CHECKING:
     from kncore.errors import KnError
     from kncore.net.heads import RequestHead, ResponseHead
 
-__all__ = ["HOLD_LIMIT", "IDEMPOTENT", "NEVER", "REPEATS", "TEXT", "Carrier", "Exchange", "Handler", "Upstream"]
+__all__ = [
+    "HOLD_LIMIT",
+    "IDEMPOTENT",
+    "NEVER",
+    "REPEATS",
+    "TEXT",
+    "Carrier",
+    "Clocks",
+    "Exchange",
+    "Handler",
+    "Upstream",
+]
 
 HOLD_LIMIT: Final = 64 * 1024
 """Bytes of request body kept while no upstream has it, and kept for sending it again."""
@@ -81,6 +92,22 @@ NEVER: Final = HOP_BY_HOP | {b"host"}
 """What `forward` does not pass on: `Host` is written anew."""
 
 TEXT: Final = (b"Content-Type: text/plain; charset=utf-8", b"X-Content-Type-Options: nosniff")
+
+
+class Clocks(NamedTuple):
+    """Bounds of an exchange in seconds, 0 is no bound. Kept late by at most two ticks."""
+
+    total: float = 0.0
+    """From its start to its end, also of an upgraded one."""
+    first_byte: float = 0.0
+    """From its start until the head of the answer is sent."""
+    idle: float = 0.0
+    """Without a byte sent to the client; through a tunnel, in either direction."""
+    text: bytes = b""
+    """Body of the 504, or the end of a body that was already being sent."""
+
+
+UNBOUNDED: Final = Clocks()
 
 
 class Carrier(Protocol):
@@ -145,6 +172,8 @@ class Exchange:
     upgraded: bool = False
     """The upstream switched protocols: both connections are one byte tunnel."""
     done: bool = False
+    clocks: Clocks = UNBOUNDED
+    """How long it may take. One value for many exchanges: what none of them pays for is a clock of its own."""
     error: KnError | None = None
     """Why it did not end well: the client left, the upstream failed, time ran out."""
     upstream: Upstream | None = None
@@ -164,7 +193,7 @@ class Exchange:
     """For the upstream codec: its `Host`."""
 
     _carrier: Carrier | None = None
-    _hooks: list[Callable[[Exchange], None]] | None = None
+    _hooks: tuple[Callable[[Exchange], None], ...] = ()
     _held: list[bytes] | None = None
     _held_bytes: int = 0
     _held_lost: bool = False
@@ -175,11 +204,8 @@ class Exchange:
     _on_failure: Callable[[Exchange, UpstreamError], bool] | None = None
     _on_answer: Callable[[Exchange, int, list[bytes]], None] | None = None
     _on_carry: Callable[[Exchange], None] | None = None
-    _due: float = 0.0
-    _due_first: float = 0.0
-    _idle: float = 0.0
-    _touched: float = 0.0
-    _due_text: bytes = b""
+    _moved: int = 0
+    _moved_at: float = 0.0
 
     def __init__(self, head: RequestHead, started: float) -> None:
         self.head = head
@@ -214,10 +240,7 @@ class Exchange:
 
     def on_done(self, hook: Callable[[Exchange], None]) -> None:
         """Call the hook once when the exchange is over, however it ended; the last one added runs first."""
-        if self._hooks is None:
-            self._hooks = [hook]
-        else:
-            self._hooks.append(hook)
+        self._hooks += (hook,)
 
     def on_answer(self, hook: Callable[[Exchange, int, list[bytes]], None]) -> None:
         """Show the hook an upstream's status and header lines before they are sent; it may change the list."""
@@ -226,22 +249,6 @@ class Exchange:
     def on_carry(self, hook: Callable[[Exchange], None]) -> None:
         """Tell the hook whenever an upstream connection takes the exchange, to know how long that took."""
         self._on_carry = hook
-
-    def expire(self, *, text: bytes, total: float = 0.0, first_byte: float = 0.0, idle: float = 0.0) -> None:
-        """Bound the exchange, counted from `started`; seconds, 0 is no bound, late by at most a tick.
-
-        Args:
-            text: body of the 504, or the end of a body that was already being sent.
-            total: ends it in any case, also an upgraded one.
-            first_byte: until the head of the answer is sent.
-            idle: without a byte sent to the client.
-        """
-        started = self.started
-        self._due_text = text
-        self._due = started + total if total else 0.0
-        self._due_first = started + first_byte if first_byte else 0.0
-        self._idle = idle
-        self._touched = started
 
     def respond(self, status: int, body: bytes = b"", lines: Sequence[bytes] = TEXT) -> None:
         """Answer it ourselves; `lines` are header lines, framing is added."""
@@ -350,8 +357,6 @@ class Exchange:
     def tunnel_in(self, data: bytes) -> None:
         """Bytes of the tunnel from the client."""
         self.bytes_in += len(data)
-        if self._idle:
-            self._touch()
         if self._carrier is not None:
             self._carrier.send_raw(data)
 
@@ -361,23 +366,33 @@ class Exchange:
             self._carrier.end_raw()
 
     def tick(self, now: float) -> None:
-        """Compare the clocks of `expire` with now."""
-        if self._due and now >= self._due:
+        """Compare the clocks with now."""
+        total, first_byte, idle, _ = self.clocks
+        age = now - self.started
+        if total and age >= total:
             self._overrun("the request took longer than its timeout")
-        elif self._due_first and now >= self._due_first and not self.status:
+        elif first_byte and age >= first_byte and not self.status:
             self._overrun("no response started in time")
-        elif self._idle and now >= self._touched + self._idle:
+        elif idle and self._still(now) >= idle:
             self._overrun("no byte was sent in time")
+
+    def _still(self, now: float) -> float:
+        """For how long nothing has been sent. Seen by comparing with the tick before, so that sending costs nothing."""
+        moved = self.status + self.bytes_out
+        if self.upgraded:
+            moved += self.bytes_in
+        if moved != self._moved:
+            self._moved = moved
+            self._moved_at = now
+        return now - (self._moved_at or self.started)
 
     def finish(self) -> None:
         """The codec has sent the whole answer, or there will be none."""
         if self.done:
             return
         self.done = True
-        hooks = self._hooks
-        if hooks is not None:
-            for hook in reversed(hooks):
-                hook(self)
+        for hook in reversed(self._hooks):
+            hook(self)
 
     # for upstream codecs --------------------------------------------------------------------------------------------
     def carry(self, carrier: Carrier, *, keep: bool = False) -> list[bytes]:
@@ -447,14 +462,10 @@ class Exchange:
             self._on_answer(self, head.status, lines)
         if end:
             self._carrier = None
-        if self._idle:
-            self._touch()
         self._send_head(head.status, head.reason, lines, head.length, body, end=end)
 
     def answer_body(self, data: bytes) -> None:
         """More of the response body."""
-        if self._idle:
-            self._touch()
         self._send_body(data)
 
     def answer_end(self, trailers: Sequence[bytes] = ()) -> None:
@@ -529,11 +540,9 @@ class Exchange:
             self.upstream.withdraw(self)
 
     def _overrun(self, why: str) -> None:
-        self._due = self._due_first = self._idle = 0.0
-        self.fail(Overrun.status, self._due_text, Overrun(why))
-
-    def _touch(self) -> None:
-        raise NotImplementedError
+        text = self.clocks.text
+        self.clocks = UNBOUNDED
+        self.fail(Overrun.status, text, Overrun(why))
 
     # what a server codec provides -----------------------------------------------------------------------------------
     @property

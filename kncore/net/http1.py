@@ -205,8 +205,6 @@ class ServerExchange(Exchange):
     def send_raw(self, data: bytes) -> None:
         """Bytes of the tunnel for the client."""
         self.bytes_out += len(data)
-        if self._idle:
-            self._touch()
         if not self._transport.is_closing():
             self._transport.write(data)
 
@@ -225,9 +223,6 @@ class ServerExchange(Exchange):
         elif text and self._left > 0:
             self._transport.write(text[: self._left - 1])
         connection.cut(self, abruptly=self._left < 0 and not self._chunked)
-
-    def _touch(self) -> None:
-        self._touched = self._connection.now()
 
     def _pause_body(self) -> None:
         self._connection.pause()

@@ -28,7 +28,8 @@ class Ticker:
         self._visits: list[Visit] = []
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._slow = True
+        self.slow = True
+        """Nobody has requests in flight; who begins one calls `wake`."""
 
     def add(self, visit: Visit) -> None:
         """Visit this one from now on; must be called inside the running loop."""
@@ -43,9 +44,9 @@ class Ticker:
             self._visits.remove(visit)
 
     def wake(self) -> None:
-        """Something may be due soon: keep the fast pace. Cheap enough to call for every request."""
-        if self._slow:
-            self._slow = False
+        """Something may be due soon: keep the fast pace."""
+        if self.slow:
+            self.slow = False
             self._rearm(FAST)
 
     def close(self) -> None:
@@ -66,7 +67,7 @@ class Ticker:
         now = self._loop.time()
         started = time.perf_counter()  # the loop's own clock stands still within an iteration
         busy = [visit(now) for visit in tuple(self._visits)]
-        self._slow = not any(busy)
+        self.slow = not any(busy)
         # a visit of very many connections takes its time: never spend more than 2 % of a core on looking
         spent = time.perf_counter() - started
-        self._rearm(SLOW if self._slow else max(FAST, 50 * spent))
+        self._rearm(SLOW if self.slow else max(FAST, 50 * spent))

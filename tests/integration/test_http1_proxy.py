@@ -12,7 +12,7 @@ import pytest
 import uvloop
 
 from kncore.net.errors import UpstreamError
-from kncore.net.exchange import Exchange
+from kncore.net.exchange import Clocks, Exchange
 from kncore.net.http1 import Limits
 from kncore.net.pool import Pool, PoolLimits, UpstreamAddress
 from kncore.net.server import Server
@@ -505,7 +505,7 @@ async def test_a_connection_that_asks_nothing_gives_its_place_to_a_new_one() -> 
 @on_uvloop
 async def test_clocks_run_on_real_time() -> None:
     def forward(exchange: Exchange, app: UpstreamAddress) -> None:
-        exchange.expire(text=b"request timeout", total=0.2)
+        exchange.clocks = Clocks(text=b"request timeout", total=0.2)
         exchange.forward(app)
 
     async def script(connection: Connection) -> None:

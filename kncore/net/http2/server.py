@@ -265,8 +265,6 @@ class ServerExchange(Exchange):
 
     def send_raw(self, data: bytes) -> None:
         """Bytes of the tunnel for the client."""
-        if self._idle:
-            self._touch()
         if not self._connection.over:
             self.bytes_out += len(data)
             self._push(data)
@@ -372,9 +370,6 @@ class ServerExchange(Exchange):
             connection.reset(self, Code.REFUSED_STREAM)
         else:
             connection.reset(self, Code.INTERNAL_ERROR)
-
-    def _touch(self) -> None:
-        self._touched = self._connection.now()
 
     # the request ----------------------------------------------------------------------------------------------------
     def _pause_body(self) -> None:

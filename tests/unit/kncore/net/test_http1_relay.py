@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from kncore.net.errors import ClientGone, ConnectFailed, Overrun, UpstreamClosed, UpstreamError
-from kncore.net.exchange import HOLD_LIMIT, Exchange
+from kncore.net.exchange import HOLD_LIMIT, Clocks, Exchange
 from kncore.net.http1 import TAIL_LIMIT
 
 from .conftest import Relay
@@ -758,7 +758,7 @@ def overdue(relay: Relay, seconds: float) -> None:
 async def clocked(make_relay: Callable[..., Relay]) -> Callable[..., Relay]:
     def make(**clocks: float) -> Relay:
         def handler(exchange: Exchange) -> None:
-            exchange.expire(text=b"request timeout", **clocks)
+            exchange.clocks = Clocks(text=b"request timeout", **clocks)
             exchange.forward(relay)
 
         relay = make_relay(handler)
