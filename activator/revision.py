@@ -55,6 +55,8 @@ class Settings:
     idle_timeout: float = 0.0
     probe_early: bool = True
     """Pods may be used as soon as they answer us, before Kubernetes calls them ready."""
+    http2: bool = False
+    """Its port is named `h2c`: pods are spoken to in HTTP/2. Does not change in the life of a revision."""
     service: str = ""
     configuration: str = ""
     """Whose revision it is, for logs and metrics."""
@@ -67,10 +69,10 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class Addresses:
-    """How a revision gets connections to `ip:port` and gives them up."""
+    """How a revision gets connections to `ip:port` (in HTTP/2: True) and gives them up."""
 
-    take: Callable[[str], Upstream]
-    drop: Callable[[str], None]
+    take: Callable[[str, bool], Upstream]
+    drop: Callable[[str, bool], None]
     """As often as it was taken."""
 
 
@@ -100,6 +102,7 @@ class Revision:
         self.closed = False
         """The Revision object is gone; what is in flight ends undisturbed."""
         self._addresses = addresses
+        self._http2 = settings.http2
         self._backends = backends
         self._wakes = wakes
 
@@ -144,11 +147,11 @@ class Revision:
         return self.throttler.waiting
 
     def _pod(self, address: str) -> Pod:
-        return Pod(address, self._addresses.take(address))
+        return Pod(address, self._addresses.take(address, self._http2))
 
     def _drop(self, gone: Sequence[Pod]) -> None:
         for pod in gone:
-            self._addresses.drop(pod.address)
+            self._addresses.drop(pod.address, self._http2)
 
     # for passages ----------------------------------------------------------------------------------------------------
 

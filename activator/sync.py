@@ -35,6 +35,7 @@ def settings_of(revision: Obj) -> Settings:
         response_start_timeout=float(spec.get("responseStartTimeoutSeconds") or 0),
         idle_timeout=float(spec.get("idleTimeoutSeconds") or 0),
         probe_early=_may_probe_early(spec.get("containers") or []),
+        http2=_speaks_http2(spec.get("containers") or []),
         service=labels.get(keys.SERVICE, ""),
         configuration=labels.get(keys.CONFIGURATION, ""),
     )
@@ -46,6 +47,12 @@ def _may_probe_early(containers: list[Obj]) -> bool:
     return "exec" not in (serving.get("readinessProbe") or {}) and not any(
         one.get("startupProbe") for one in containers
     )
+
+
+def _speaks_http2(containers: list[Obj]) -> bool:
+    """Whether the serving container's port is named `h2c`, as the controllers decide it too (serving §6.1)."""
+    ports = next((one["ports"] for one in containers if one.get("ports")), ())
+    return any(port.get("name") == "h2c" for port in ports[:1])
 
 
 def endpoints_of(slices: Iterable[Obj], cluster_ip: str) -> Endpoints:

@@ -1,7 +1,8 @@
 """Addresses that requests go to, and their connections: opened when first needed, given up when nobody needs them.
 
 Pods come and go all day, so whoever stops using an address says so, and the pool forgets it. An address is counted,
-because the kernel may give a new pod the IP of an old one before we heard that the old one is gone.
+because the kernel may give a new pod the IP of an old one before we heard that the old one is gone. Pods of a revision
+whose port is named `h2c` are spoken to in HTTP/2, all others in HTTP/1.1, whatever their clients speak.
 """
 
 import re
@@ -22,7 +23,7 @@ U = TypeVar("U", bound=Upstream)
 class Connections(Protocol[U]):
     """A `kncore.net.pool.Pool`."""
 
-    def upstream(self, host: str, port: int) -> U:
+    def upstream(self, host: str, port: int, *, http2: bool = False) -> U:
         """The address's connections."""
 
     def forget(self, upstream: U) -> None:
@@ -34,20 +35,20 @@ class Upstreams(Generic[U]):
 
     def __init__(self, pool: Connections[U]) -> None:
         self._pool = pool
-        self._users: Counter[str] = Counter()
+        self._users: Counter[tuple[str, bool]] = Counter()
         self._elsewhere: OrderedDict[bytes, U] = OrderedDict()
 
-    def take(self, address: str) -> U:
+    def take(self, address: str, http2: bool = False) -> U:
         """Use `ip:port` until `drop`."""
-        self._users[address] += 1
-        return self._pool.upstream(*split_address(address))
+        self._users[address, http2] += 1
+        return self._pool.upstream(*split_address(address), http2=http2)
 
-    def drop(self, address: str) -> None:
+    def drop(self, address: str, http2: bool = False) -> None:
         """Use it no longer; as often as it was taken."""
-        self._users[address] -= 1
-        if self._users[address] <= 0:
-            del self._users[address]
-            self._pool.forget(self._pool.upstream(*split_address(address)))
+        self._users[address, http2] -= 1
+        if self._users[address, http2] <= 0:
+            del self._users[address, http2]
+            self._pool.forget(self._pool.upstream(*split_address(address), http2=http2))
 
     def elsewhere(self, authority: bytes) -> U | None:
         """A host that is none of ours, for pods that use us as their HTTP proxy; None if it names no host."""

@@ -75,7 +75,7 @@ async def serve(config: Config) -> None:
             drainer,
             prober,
             counter,
-            pool.upstream("127.0.0.1", config.user_port),
+            pool.upstream("127.0.0.1", config.user_port, http2=config.http2),
             breaker=breaker,
             telemetry=telemetry,
         )

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from kncore.errors import ConfigError
 
@@ -25,6 +25,10 @@ class Export:
     def pushes(self) -> bool:
         """Something has to be sent from time to time."""
         return self.protocol in ("http/protobuf", "grpc", "stdout")
+
+
+H2C_PORT: Final = 8013
+"""Where a queue-proxy listens whose app speaks HTTP/2 in clear."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +177,15 @@ class Config:
         )
         read.finish()
         return made
+
+    @property
+    def http2(self) -> bool:
+        """The app speaks HTTP/2: the revision's port is named `h2c`, which the serving port tells (serving §6.1).
+
+        What the client speaks does not matter. The original follows it, and so an app that speaks one version only
+        fails for clients of the other.
+        """
+        return self.serving_port == H2C_PORT
 
     @property
     def listen_host(self) -> str | None:

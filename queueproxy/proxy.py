@@ -178,12 +178,12 @@ def forward(app: Upstream) -> Handler:
 
 
 def _hand_back(exchange: Exchange, failure: UpstreamError) -> bool:
-    """The app takes no connections: close the activator's, as if the whole pod were gone.
+    """The app takes no connections: close the activator's (in HTTP/2 refuse the stream), as if the pod were gone.
 
     It tries another pod then, and sends nothing here until the app answers a probe. A 502 would be an answer like any
     other; and a pod that gives it at once looks the least loaded, so it would draw ever more requests.
     """
     if not isinstance(failure, ConnectFailed) or exchange.seen:
         return False  # one that an app may have died of must not go round the others
-    exchange.abort(failure)
+    exchange.refuse(failure)
     return True

@@ -29,7 +29,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, Self, TypeAlias, overload
+from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
 from kncore.net.dial import dial
 from kncore.net.errors import ConnectFailed
@@ -251,12 +251,6 @@ class Pool:
             task.cancel()
         await self._group.__aexit__(None, None, None)  # the block's own exception goes on as it is
 
-    @overload
-    def upstream(
-        self, host: str, port: int, *, http2: Literal[False] = False, tls: Tls | None = None
-    ) -> UpstreamAddress: ...
-    @overload
-    def upstream(self, host: str, port: int, *, http2: bool, tls: Tls | None = None) -> Address: ...
     def upstream(self, host: str, port: int, *, http2: bool = False, tls: Tls | None = None) -> Address:
         """The address, always the same object until it is forgotten.
 

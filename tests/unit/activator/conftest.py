@@ -145,12 +145,12 @@ class World:
         await asyncio.sleep(0)
         return Answer.READY if address in self.ready else Answer.NOT_READY
 
-    def _take(self, address: str) -> FakeUpstream:
-        self.taken.append(address)
+    def _take(self, address: str, http2: bool) -> FakeUpstream:
+        self.taken.append(f"h2c://{address}" if http2 else address)
         return self.upstreams.setdefault(address, FakeUpstream(address))
 
-    def _drop(self, address: str) -> None:
-        self.taken.remove(address)
+    def _drop(self, address: str, http2: bool) -> None:
+        self.taken.remove(f"h2c://{address}" if http2 else address)
 
     def revision(self, key: Key = ("default", "hello-1"), **settings: Any) -> Revision:
         """A revision that the proxy knows."""

@@ -323,3 +323,11 @@ def test_poke_that_was_lost_is_repeated_by_the_next_request(world) -> None:
     assert world.told == [{"key": KEY, "concurrency": 1.0, "count": 1.0}]
     (wake,) = world.wakes.select()
     assert wake.poked is None, "this one was not told of in time"
+
+
+async def test_pods_of_a_revision_in_http2_are_taken_and_dropped_as_such(world) -> None:
+    made = world.revision(http2=True)
+    made.healthy(["10.1.0.1:8013"])
+    assert world.taken == ["h2c://10.1.0.1:8013"]
+    made.healthy([])
+    assert world.taken == []

@@ -144,6 +144,21 @@ def test_probing_early_is_off_where_only_the_kubelet_can_probe(containers, early
     assert settings_of(revision(containers=containers)).probe_early is early
 
 
+@pytest.mark.parametrize(
+    ("containers", "http2"),
+    [
+        ([{"image": "x"}], False),
+        ([{"ports": [{"containerPort": 8080}]}], False),
+        ([{"ports": [{"name": "http1"}]}], False),
+        ([{"ports": [{"name": "h2c"}]}], True),
+        ([{"image": "sidecar"}, {"ports": [{"name": "h2c"}]}], True),
+        ([{"ports": [{"name": "x"}]}, {"ports": [{"name": "h2c"}]}], False),
+    ],
+)
+def test_pods_are_spoken_to_in_http2_where_the_port_is_named_so(containers, http2) -> None:
+    assert settings_of(revision(containers=containers)).http2 is http2
+
+
 def test_endpoints_of_several_slices() -> None:
     made = endpoints_of(
         [

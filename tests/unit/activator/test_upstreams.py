@@ -7,13 +7,14 @@ from activator.upstreams import ELSEWHERE, Upstreams, split_address
 
 class Pool:
     def __init__(self) -> None:
-        self.kept: set[tuple[str, int]] = set()
+        self.kept: set[tuple[object, ...]] = set()
 
-    def upstream(self, host: str, port: int) -> tuple[str, int]:
-        self.kept.add((host, port))
-        return host, port
+    def upstream(self, host: str, port: int, *, http2: bool = False) -> tuple[object, ...]:
+        made = (host, port, "h2c") if http2 else (host, port)
+        self.kept.add(made)
+        return made
 
-    def forget(self, upstream: tuple[str, int]) -> None:
+    def forget(self, upstream: tuple[object, ...]) -> None:
         self.kept.remove(upstream)
 
 
@@ -27,6 +28,15 @@ def test_address_is_forgotten_when_its_last_user_drops_it() -> None:
     upstreams.drop("10.1.0.1:8012")
     assert pool.kept == set()
     assert upstreams.statistics() == {"pods": 0, "elsewhere": 0}
+
+
+def test_an_address_in_http2_is_another_one() -> None:
+    pool = Pool()
+    upstreams = Upstreams(pool)
+    upstreams.take("10.1.0.1:8013")
+    assert upstreams.take("10.1.0.1:8013", True) == ("10.1.0.1", 8013, "h2c")
+    upstreams.drop("10.1.0.1:8013", True)
+    assert pool.kept == {("10.1.0.1", 8013)}
 
 
 @pytest.mark.parametrize(

@@ -89,3 +89,8 @@ def test_everything_wrong_is_named_at_once() -> None:
         "TORPOR_DRAIN_QUIET='soon'",
     ):
         assert name in str(caught.value)
+
+
+@pytest.mark.parametrize(("port", "http2"), [("8012", False), ("8013", True)])
+def test_the_serving_port_tells_what_the_app_speaks(port: str, http2: bool) -> None:
+    assert Config.parse({**LEAST, "QUEUE_SERVING_PORT": port}).http2 is http2
