@@ -22,6 +22,13 @@ from kncore.wire import Stat, decode_messages, decode_stat
 ROOT = Path(__file__).parents[2]
 GET = b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n"
 PROBE = b"GET / HTTP/1.1\r\nHost: h\r\nUser-Agent: kube-probe/1.30\r\nK-Network-Probe: queue\r\n\r\n"
+PORTS = (
+    "QUEUE_SERVING_PORT",
+    "TORPOR_ADMIN_PORT",
+    "TORPOR_METRICS_PORT",
+    "TORPOR_USER_METRICS_PORT",
+    "TORPOR_PROFILING_PORT",
+)
 IDLE_RSS_KIB = 28 * 1024
 """Measured 26.4 MB with CPython 3.11, of which 11 MB are shared library pages; the rest is for other builds."""
 
@@ -46,6 +53,8 @@ class Sidecar:
         self.port = ports["QUEUE_SERVING_PORT"]
         self.admin = ports["TORPOR_ADMIN_PORT"]
         self.metrics = ports["TORPOR_METRICS_PORT"]
+        self.user_metrics = ports["TORPOR_USER_METRICS_PORT"]
+        self.profiling = ports["TORPOR_PROFILING_PORT"]
 
     async def ask(self, data: bytes, port: int | None = None) -> tuple[int, bytes]:
         """Status and body of one request on a connection of its own."""
@@ -56,8 +65,7 @@ class Sidecar:
 
 @asynccontextmanager
 async def sidecar(app_port: int, **environ: str) -> AsyncIterator[Sidecar]:
-    names = ("QUEUE_SERVING_PORT", "TORPOR_ADMIN_PORT", "TORPOR_METRICS_PORT")
-    ports = dict(zip(names, free_ports(3), strict=True))
+    ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
