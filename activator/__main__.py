@@ -1,14 +1,19 @@
 """`python -m activator`: the ingress and activator process."""
 
 import asyncio
+import logging
 import os
 import socket
+import ssl
 import sys
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 from activator.app import Proxy
 from activator.backends import Backends
+from activator.certificates import Certificates, Secrets
 from activator.config import Config
 from activator.probe import probe
 from activator.reporter import Reporter
@@ -18,52 +23,64 @@ from activator.sync import Sync
 from activator.tenants import Tenants
 from activator.upstreams import Upstreams
 from activator.wakes import Wakes
+from kncore.api.resources import CONFIG_MAPS, INGRESSES
 from kncore.clock import SystemClock
 from kncore.errors import ConfigError
+from kncore.kube.client import Client
 from kncore.kube.cluster import HttpClient
+from kncore.kube.errors import ApiError, NotFound
 from kncore.kube.informers import Informers
+from kncore.net.exchange import Handler
 from kncore.net.overload import Turns
-from kncore.net.pool import Pool, PoolLimits, UpstreamAddress
+from kncore.net.pool import Pool, PoolLimits
 from kncore.net.server import BACKLOG, Server
 from kncore.net.statstream import StatStream
 from kncore.net.ticker import Ticker
-from kncore.runtime import run, serve, stop_on_signals
+from kncore.net.tls import ALPN, CertificateFiles
+from kncore.runtime import Part, run, serve, stop_on_signals
 from kncore.telemetry import logs
+
+if TYPE_CHECKING:
+    from activator.systemtls import SystemTls
+    from kncore.net.pool import Address
 
 NOT_CONNECTED: Final = "connection has not yet been established"
 STOPPING: Final = "received SIGTERM from kubelet"
+RETRY: Final = 0.5
+"""Seconds between questions to an API server that is away."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A socket, what answers on it, and what it proves itself with if that is TLS."""
+
+    sock: socket.socket
+    handler: Handler
+    tls: Callable[[], ssl.SSLContext] | None = None
 
 
 class Front:
-    """The two listeners: bound at once, served when the routes are known, closed last.
+    """The listeners: bound at once, served when the routes are known, closed last.
 
     While a restarted activator reads its routes, who connects waits instead of being refused.
-
-    Args:
-        sockets: of the public and the internal listener.
     """
 
     name = "listeners"
 
-    def __init__(
-        self,
-        config: Config,
-        sockets: Sequence[socket.socket],
-        proxy: Proxy,
-        informers: Informers,
-        ticker: Ticker,
-    ) -> None:
+    def __init__(self, config: Config, listeners: Sequence[Listener], informers: Informers, ticker: Ticker) -> None:
         self._config = config
         self._informers = informers
-        self._sockets = sockets
-        self._servers = (Server(proxy.public, ticker=ticker), Server(proxy.internal, ticker=ticker))
+        self._listeners = listeners
+        self._servers = [Server(listener.handler, ticker=ticker) for listener in listeners]
         self.stopping = False
 
     async def run(self) -> None:
         """Serve until cancelled."""
         await self._informers.wait_synced()
-        for server, sock in zip(self._servers, self._sockets, strict=True):
-            await server.listen(sock=sock)
+        for server, listener in zip(self._servers, self._listeners, strict=True):
+            await server.listen(sock=listener.sock, tls=listener.tls)
         await asyncio.get_running_loop().create_future()
 
     async def drain(self) -> None:
@@ -89,16 +106,60 @@ def _listener(address: tuple[str, int], inherited: int | None, option: str) -> s
         raise ConfigError(f"{option} {host}:{port}: {why}; is another process listening there?") from exc
 
 
+def _certificate_files(config: Config) -> CertificateFiles | None:
+    """What `--certificate` names; a certificate that is not there yet may still come."""
+    if config.certificate is None:
+        return None
+    files = CertificateFiles(config.certificate, config.tls, alpn=ALPN)
+    files.refresh_if_touched()
+    return files
+
+
+def _touched(files: CertificateFiles) -> ssl.SSLContext | None:
+    """The certificate as it is in the files now."""
+    files.refresh_if_touched()
+    return files.context
+
+
+async def _system_tls(client: Client, informers: Informers, config: Config) -> "SystemTls | None":
+    """What our own parts speak TLS with, None if config-network does not want that now (it is read once).
+
+    Raises:
+        ConfigError: it wants TLS, and there is no certificate.
+    """
+    while True:
+        try:
+            found = await client.get(CONFIG_MAPS, "config-network", config.system_namespace)
+            break
+        except NotFound:
+            return None
+        except ApiError as exc:  # without the API server there are no routes either
+            log.warning("config-network cannot be read", extra={"error": exc.message})
+            await asyncio.sleep(RETRY)
+    data: dict[str, str] = found.get("data") or {}
+    if data.keys().isdisjoint(("system-internal-tls", "internal-encryption")):
+        return None
+    from kncore.config.network import Network  # few need these, and everybody starts
+
+    if not Network.parse(data).system_internal_tls:
+        return None
+    from activator.systemtls import SystemTls
+
+    made = SystemTls(config.system_namespace, config.internal_tls, alpn=ALPN)
+    await made.start(client, informers)
+    return made
+
+
 async def main(config: Config) -> None:
     """Put the activator together and serve.
 
     Raises:
-        ConfigError: an address to listen on cannot be had.
+        ConfigError: an address to listen on cannot be had, or TLS is wanted inside and there is no certificate for it.
     """
-    sockets = (
-        _listener(config.public, config.public_fd, "--public"),
-        _listener(config.internal, config.internal_fd, "--internal"),
-    )
+    public = _listener(config.public, config.public_fd, "--public")
+    internal = _listener(config.internal, config.internal_fd, "--internal")
+    https = _listener(config.https, config.https_fd, "--https") if config.https else None
+    files = _certificate_files(config)
     stop = stop_on_signals()
     client = HttpClient.from_kubeconfig(config.kubeconfig) if config.kubeconfig else HttpClient.in_cluster()
     informers = Informers(client)
@@ -117,16 +178,26 @@ async def main(config: Config) -> None:
 
     limits = PoolLimits(idle=config.idle_connections, idle_per_upstream=config.idle_connections_per_pod)
     try:
+        inside = await _system_tls(client, informers, config)
         async with Pool(limits, ticker=ticker) as pool:
-            upstreams: Upstreams[UpstreamAddress] = Upstreams(pool)
+            upstreams: Upstreams[Address] = Upstreams(pool)
             addresses = Addresses(take=upstreams.take, drop=upstreams.drop)
+            secured: dict[str, Addresses] = {}
+
+            def addresses_of(namespace: str) -> Addresses:
+                if inside is None:
+                    return addresses
+                if namespace not in secured:
+                    own: Upstreams[Address] = Upstreams(inside.pods(namespace, pool))
+                    secured[namespace] = Addresses(take=own.take, drop=own.drop)
+                return secured[namespace]
 
             def make(key: Key, settings: Settings) -> Revision:
                 return Revision(
                     key,
                     settings,
                     self_ip=config.pod_ip,
-                    addresses=addresses,
+                    addresses=addresses_of(key[0]),
                     backends=backends,
                     reporter=reporter,
                     wakes=wakes,
@@ -134,17 +205,41 @@ async def main(config: Config) -> None:
                 )
 
             classes = config.classes
+            table = Table(serves=lambda class_: classes is None or class_ in classes)
             proxy = Proxy(
-                Table(serves=lambda class_: classes is None or class_ in classes),
+                table,
                 wakes,
                 healthy=unfit,
                 cluster_domain=config.cluster_domain,
                 any_domain=config.any_domain,
                 elsewhere=upstreams.elsewhere if config.any_domain else None,
+                https_port=config.https_port,
             )
-            front = Front(config, sockets, proxy, informers, ticker)
+            listeners = [Listener(public, proxy.public), Listener(internal, proxy.internal)]
+            parts: list[Part] = [informers, backends, stream, reporter]
+            if https is not None or inside is not None:
+                certificates = Certificates(
+                    proxy.host,
+                    config.tls,
+                    alpn=ALPN,
+                    default=partial(_touched, files) if files is not None else lambda: None,
+                    inside=lambda: None if inside is None else inside.context,
+                    serves=table.serves,
+                )
+                secrets = Secrets(client, certificates.secret_changed)
+                certificates.wanted = secrets.want
+                informers.of(INGRESSES).add_handler(certificates.ingress_changed)
+                parts.append(secrets)
+                if https is not None:
+                    dispatcher = certificates.dispatcher()
+                    listeners.append(Listener(https, proxy.https, lambda: dispatcher))
+                if inside is not None:
+                    sock = _listener(config.internal_https, None, "--internal-https")
+                    trusted = certificates.dispatcher(config.internal_tls, inside=True)
+                    listeners.append(Listener(sock, proxy.internal, lambda: trusted))
+            front = Front(config, listeners, informers, ticker)
             Sync(informers, proxy, backends, make=make)
-            await serve([informers, backends, stream, reporter, front], stop, drain=front.drain)
+            await serve([*parts, front], stop, drain=front.drain)
     finally:
         ticker.close()
         await client.aclose()
