@@ -8,8 +8,8 @@ import nox
 nox.options.sessions = ["lint", "types", "imports", "test"]
 
 QUICK = ["tests/unit", "tests/property", "tests/vectors", "tests/fuzz"]
-PLATFORM = "tests/integration/platform"
-WHOLE = ["tests/conformance", "tests/integration", f"--ignore={PLATFORM}"]
+PLATFORM = ["tests/integration/platform", "tests/conformance/serving"]
+WHOLE = ["tests/conformance", "tests/integration", *(f"--ignore={folder}" for folder in PLATFORM)]
 
 
 @nox.session
@@ -43,4 +43,4 @@ def test(session: nox.Session) -> None:
         return
     session.run("python", "-m", "pytest", "-q", "-n", "2", "--dist", "worksteal", *QUICK)
     session.run("python", "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", *WHOLE)
-    session.run("python", "-m", "pytest", "-q", "--durations", "10", PLATFORM)
+    session.run("python", "-m", "pytest", "-q", "--durations", "10", *PLATFORM)

@@ -42,6 +42,11 @@ class Platform:
     def ingress(self) -> str:
         return f"http://{self.running['ingress']}"
 
+    @property
+    def inner(self) -> str:
+        """The activator's listener for pods, which they use as their HTTP proxy."""
+        return "http://" + self.running["autoscaler"].replace(".2:8080", ".3:8012")
+
     def url(self, service: str, path: str = "/") -> tuple[str, dict[str, str]]:
         """Where a service answers, and the headers that name it (Python does not resolve *.localhost)."""
         return self.ingress + path, {"Host": f"{service}.default.{self.running['domain']}"}
