@@ -83,7 +83,7 @@ async def test_a_pod_that_stops_being_ready_gets_no_requests_until_it_is_again(p
 async def test_another_port_and_a_path_with_a_query(http, deploy) -> None:
     """TestReadinessPathAndQuery: the query reaches the app as written."""
     probe = {"httpGet": {"path": "/ready?a=b%20c"}, "periodSeconds": 1}
-    at = await deploy("query", env={"want": "a=b%20c"}, container={"readinessProbe": probe})
+    at = await deploy("query", env={"WANT": "a=b%20c"}, container={"readinessProbe": probe})
     assert await status_of(http, at) == 200
 
 

@@ -53,8 +53,8 @@ async def is_ready(request: web.Request) -> web.Response:
     global probes
     probes += 1
     fit = ready and time.time() - STARTED >= float(os.environ.get("READY_AFTER", "0"))
-    if "want" in os.environ:
-        fit = fit and request.rel_url.raw_query_string == os.environ["want"]
+    if "WANT" in os.environ:
+        fit = fit and request.rel_url.raw_query_string == os.environ["WANT"]
     return web.Response(status=200 if fit else 503)
 
 
