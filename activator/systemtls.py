@@ -68,7 +68,8 @@ class SystemTls:
         self._pair: Pair | None = None
         self._authority = b""
         self._bundles: dict[Key, tuple[bytes, ...]] = {}
-        self._client: ssl.SSLContext | None = None
+        self._client: tuple[ssl.SSLContext, ssl.SSLContext] | None = None
+        """To verify pods with, without and with HTTP/2."""
         self._pods: dict[str, Tls] = {}
 
     async def start(self, client: Client, informers: Informers) -> None:
@@ -98,8 +99,9 @@ class SystemTls:
         tls = self._pods.get(namespace)
         if tls is None:
             assert self._client is not None
+            plain, http2 = self._client
             tls = self._pods[namespace] = Tls(
-                context=self._client, server_name=SERVER_NAME, check=_belongs_to(namespace)
+                context=plain, http2=http2, server_name=SERVER_NAME, check=_belongs_to(namespace)
             )
         return Pods(pool, tls)
 
@@ -146,9 +148,12 @@ class SystemTls:
         authorities = [
             one for one in (self._authority, *(one for many in self._bundles.values() for one in many)) if one
         ]
-        self._client = client_context(self._settings, authorities=authorities, alpn=self._alpn)
+        self._client = (
+            client_context(self._settings, authorities=authorities, alpn=("http/1.1",)),
+            client_context(self._settings, authorities=authorities, alpn=("h2", "http/1.1")),
+        )
         for tls in self._pods.values():
-            tls.context = self._client
+            tls.context, tls.http2 = self._client
 
 
 class Pods:

@@ -27,7 +27,9 @@ class Tls:
     """How to speak TLS to an upstream; each has its own connections (compared by identity)."""
 
     context: ssl.SSLContext
-    """Verifies the certificate; its ALPN list decides about HTTP/2 where the upstream is asked for it."""
+    """Verifies the certificate; offers no HTTP/2."""
+    http2: ssl.SSLContext | None = None
+    """The same with ALPN that offers `h2`, for addresses that are asked for HTTP/2; None leaves them with HTTP/1."""
     server_name: str
     """SNI, and what the certificate is checked for if the context checks names."""
     check: Callable[[ssl.SSLObject], str | None] | None = None
@@ -35,11 +37,14 @@ class Tls:
     None."""
 
 
-async def dial(make: Callable[[], P], host: str, port: int, *, seconds: float, tls: Tls | None = None) -> P:
+async def dial(
+    make: Callable[[], P], host: str, port: int, *, seconds: float, tls: Tls | None = None, http2: bool = False
+) -> P:
     """Connect, handshake and check the peer; the protocol is connected when this returns.
 
     Args:
         make: the protocol; it is connected when the peer has been found good.
+        http2: offer it in TLS; what came of that is in the connection's `ssl_object`.
 
     Raises:
         ConnectFailed: whatever went wrong.
@@ -53,8 +58,9 @@ async def dial(make: Callable[[], P], host: str, port: int, *, seconds: float, t
                 return protocol
             from kncore.net.tlsstream import ClientStream  # only who speaks it pays for it
 
+            context = (tls.http2 if http2 else None) or tls.context
             transport, stream = await loop.create_connection(
-                lambda: ClientStream(make, tls.context, tls.server_name, tls.check), host, port
+                lambda: ClientStream(make, context, tls.server_name, tls.check), host, port
             )
             try:
                 return await stream.ready

@@ -46,7 +46,7 @@ __all__ = [
     "validity",
 ]
 
-ALPN: Final = ("http/1.1",)
+ALPN: Final = ("h2", "http/1.1")
 """What our listeners speak, the best first."""
 RELOADED: Final = "Certificate and/or key have changed on disk and were reloaded."
 """What the original logs (serving §6.10); people grep for it."""

@@ -16,7 +16,7 @@ from kncore.net.exchange import Exchange
 from kncore.net.pool import Pool, PoolLimits
 from kncore.net.server import Server
 from kncore.net.ticker import Ticker
-from kncore.net.tls import Pair, Settings, client_context, server_context
+from kncore.net.tls import ALPN, Pair, Settings, client_context, server_context
 from kncore.net.tlsstream import DoorStatistics, HandshakeLimits
 from kncore.testing.rawclient import RawClient, Response
 from kncore.testing.upstream import Connection, ScriptedUpstream, ok
@@ -44,7 +44,7 @@ class Listener:
         self.authority = directory / "ca.crt"
         certificates.authority().cert_pem.write_to_path(str(self.authority))
 
-    def use(self, pair: Pair, alpn: tuple[str, ...] = ("http/1.1",)) -> None:
+    def use(self, pair: Pair, alpn: tuple[str, ...] = ALPN) -> None:
         """Another certificate from the next connection on."""
         self.context = server_context(self.settings, pair=pair, alpn=alpn)
 
@@ -144,6 +144,15 @@ async def read_answer(reader: asyncio.StreamReader) -> bytes:
 @pytest.mark.parametrize("version", ["--tlsv1.2 --tls-max 1.2", "--tlsv1.3", "--http1.1"])
 async def test_curl(listener: Listener, version: str) -> None:
     assert await listener.curl(*version.split()) == (0, "hello over /x", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "spoken"),
+    [("", "2"), ("--http2", "2"), ("--http1.1", "1.1"), ("--no-alpn", "1.1"), ("--http2 --tls-max 1.2", "2")],
+)
+async def test_the_protocol_is_agreed_upon_in_the_handshake(listener: Listener, arguments: str, spoken: str) -> None:
+    code, out, _ = await listener.curl(*arguments.split(), "-w", "%{http_version}")
+    assert (code, out) == (0, f"hello over /x{spoken}")
 
 
 @pytest.mark.parametrize(
@@ -417,7 +426,7 @@ async def test_large_bodies_both_ways(tmp_path: Path) -> None:
     async with proxying(tmp_path, ScriptedUpstream(echo)) as listener:
         sent = tmp_path / "sent"
         sent.write_bytes(BIG)
-        for extra in ((), ("-H", "Transfer-Encoding: chunked"), ("--tls-max", "1.2")):
+        for extra in (("--http1.1",), ("-H", "Transfer-Encoding: chunked", "--http1.1"), ("--tls-max", "1.2"), ()):
             got = tmp_path / "got"
             code, _, err = await listener.curl(*extra, "--data-binary", f"@{sent}", "-o", str(got), path="/echo")
             assert (code, err) == (0, "")
@@ -625,6 +634,38 @@ async def polite(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
         writer.write(ok(b"in TLS"))
 
 
+async def test_an_upstream_in_tls_is_asked_for_http2_only_where_that_is_wanted() -> None:
+    """One certificate and one set of rules, two protocols: our own server is on the other side."""
+    authorities = [certificates.authority().cert_pem.bytes()]
+    tls = Tls(
+        context=client_context(INSIDE, authorities=authorities),
+        http2=client_context(INSIDE, authorities=authorities, alpn=("h2", "http/1.1")),
+        server_name="data-plane.knative.dev",
+        check=belongs,
+    )
+    ticker, seen = Ticker(), []
+    context = server_context(INSIDE, pair=PODS, alpn=ALPN)
+
+    def pod(exchange: Exchange) -> None:
+        seen.append((type(exchange).__module__, exchange.scheme))
+        exchange.respond(200, b"in TLS")
+
+    async with Pool(ticker=ticker) as pool:
+        behind = Server(pod, ticker=ticker)
+        port = await behind.listen("127.0.0.1", 0, tls=lambda: context)
+        for http2 in (False, True):
+            address = pool.upstream("127.0.0.1", port, http2=http2, tls=tls)
+            server = Server(lambda exchange, to=address: exchange.forward(to), ticker=ticker)
+            relay = Relay(pool, await server.listen("127.0.0.1", 0))
+            for _ in range(3):
+                assert (await relay.ask()).body == b"in TLS"
+            await server.drain(asyncio.get_running_loop().time() + 1.0)
+        assert pool.statistics().dialled == 2
+        await behind.drain(asyncio.get_running_loop().time() + 1.0)
+    ticker.close()
+    assert ["http2" in kind for kind, _ in seen] == [False] * 3 + [True] * 3
+
+
 async def test_an_upstream_in_tls_is_reused(tmp_path: Path) -> None:
     async with relaying(polite, server_context(INSIDE, pair=PODS), pods()) as relay:
         for _ in range(5):
@@ -655,7 +696,7 @@ async def test_an_upstream_in_tls_is_reused(tmp_path: Path) -> None:
         (
             server_context(Settings(maximum=ssl.TLSVersion.TLSv1_2), pair=PODS),
             "tests",
-            "TLS: tlsv1 alert protocol version",
+            "connect to",
         ),
         (None, "tests", "TLS: wrong version number"),
     ],

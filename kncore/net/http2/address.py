@@ -115,7 +115,7 @@ class Http2Address:
         self.dialled += 1
         try:
             connection = await dial(
-                self._make, self.host, self.port, seconds=self._pool.limits.connect_time, tls=self.tls
+                self._make, self.host, self.port, seconds=self._pool.limits.connect_time, tls=self.tls, http2=True
             )
         except ConnectFailed as failure:
             self._dials -= 1
