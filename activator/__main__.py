@@ -15,6 +15,7 @@ from activator.app import Proxy
 from activator.backends import Backends
 from activator.certificates import Certificates, Secrets
 from activator.config import Config
+from activator.observability import Observing
 from activator.probe import probe
 from activator.reporter import Reporter
 from activator.revision import Addresses, Key, Revision, Settings
@@ -42,6 +43,8 @@ from kncore.telemetry import logs
 
 if TYPE_CHECKING:
     from activator.systemtls import SystemTls
+    from activator.telemetry import Telemetry
+    from kncore.config.observability import Observability
     from kncore.net.pool import Address
 
 NOT_CONNECTED: Final = "connection has not yet been established"
@@ -56,6 +59,7 @@ log = logging.getLogger(__name__)
 class Listener:
     """A socket, what answers on it, and what it proves itself with if that is TLS."""
 
+    name: str
     sock: socket.socket
     handler: Handler
     tls: Callable[[], ssl.SSLContext] | None = None
@@ -75,6 +79,11 @@ class Front:
         self._listeners = listeners
         self._servers = [Server(listener.handler, ticker=ticker) for listener in listeners]
         self.stopping = False
+
+    @property
+    def servers(self) -> dict[str, Server]:
+        """By name."""
+        return {listener.name: server for listener, server in zip(self._listeners, self._servers, strict=True)}
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -215,7 +224,7 @@ async def main(config: Config) -> None:
                 elsewhere=upstreams.elsewhere if config.any_domain else None,
                 https_port=config.https_port,
             )
-            listeners = [Listener(public, proxy.public), Listener(internal, proxy.internal)]
+            listeners = [Listener("public", public, proxy.public), Listener("internal", internal, proxy.internal)]
             parts: list[Part] = [informers, backends, stream, reporter]
             if https is not None or inside is not None:
                 certificates = Certificates(
@@ -232,14 +241,39 @@ async def main(config: Config) -> None:
                 parts.append(secrets)
                 if https is not None:
                     dispatcher = certificates.dispatcher()
-                    listeners.append(Listener(https, proxy.https, lambda: dispatcher))
+                    listeners.append(Listener("https", https, proxy.https, lambda: dispatcher))
                 if inside is not None:
                     sock = _listener(config.internal_https, None, "--internal-https")
                     trusted = certificates.dispatcher(config.internal_tls, inside=True)
-                    listeners.append(Listener(sock, proxy.internal, lambda: trusted))
+                    listeners.append(Listener("internal-https", sock, proxy.internal, lambda: trusted))
             front = Front(config, listeners, informers, ticker)
             Sync(informers, proxy, backends, make=make)
-            await serve([*parts, front], stop, drain=front.drain)
+
+            def make_telemetry(observability: "Callable[[], Observability]") -> "Telemetry":
+                from activator.telemetry import Telemetry  # most run without
+
+                return Telemetry(
+                    observability,
+                    proxy=proxy,
+                    wakes=wakes,
+                    reporter=reporter,
+                    stream=stream,
+                    backends=backends,
+                    tenants=tenants,
+                    pool=pool,
+                    servers=front.servers,
+                    ticker=ticker,
+                    pod=config.pod_name,
+                    host=config.internal[0],
+                )
+
+            observing = Observing(informers, config.system_namespace, make_telemetry)
+
+            async def leave() -> None:
+                await front.drain()
+                await observing.flush()
+
+            await serve([*parts, observing, front], stop, drain=leave)
     finally:
         ticker.close()
         await client.aclose()
