@@ -70,6 +70,8 @@ _NO_NAMES: Final = frozenset(
     {b"close", b"keep-alive", b"te", b"upgrade", b"host", b"content-length", b"http2-settings"}
 )
 _KEEP_ALIVE: Final = b"Connection: keep-alive"
+_BODILESS: Final = frozenset({*range(100, 200), 204, 304})
+"""Statuses whose `Content-Length`, if there is one, announces nothing."""
 
 
 class Silent:
@@ -110,9 +112,34 @@ class RequestHead:
 
     sent: Any = None
     """What an HTTP/2 upstream's codec made of it, and of what."""
+    written: tuple[bytes, Collection[bytes], Sequence[bytes], bytes] | None = None
+    """What `onward` made of it last, and of what."""
     plan: Any = None
     """What a proxy's layers derived from the head alone (and the client's address), None until they did: heads
     repeat."""
+
+    def onward(self, authority: bytes, drop: Collection[bytes], add: Sequence[bytes]) -> bytes:
+        """The head for an upstream that speaks HTTP/1, whole.
+
+        The last one is kept: a head that comes again mostly goes the same way, with the very same objects here
+        (putting it together takes 0.8 us, recognising it 0.1).
+
+        Args:
+            drop: lower-case names not to pass on, besides those that `Connection` names.
+            add: lines to add.
+        """
+        kept = self.written
+        if kept is not None and kept[0] is authority and kept[1] is drop and kept[2] is add:
+            return kept[3]
+        lines = [self.start, b"Host: " + authority, *self.passing(drop), *add]
+        if self.length < 0:
+            lines.append(b"Transfer-Encoding: chunked")
+        elif self.upgrade:
+            lines += b"Connection: Upgrade", b"Upgrade: " + self.upgrade
+        lines += b"", b""
+        made = b"\r\n".join(lines)
+        self.written = authority, drop, add, made
+        return made
 
     def passing(self, drop: Collection[bytes]) -> list[bytes]:
         """The lines to pass on: all but the fields in `drop` and those that `Connection` names."""
@@ -272,7 +299,7 @@ def content_length(line: bytes) -> int:
 class ResponseHead:
     """A response head, understood."""
 
-    __slots__ = ("chunked", "keep_alive", "length", "lines", "reason", "status", "upgrade")
+    __slots__ = ("chunked", "keep_alive", "length", "lines", "reason", "status", "upgrade", "written")
 
     status: int
     reason: bytes
@@ -285,6 +312,22 @@ class ResponseHead:
     """The connection can carry another exchange once the body has ended, if it ends by itself."""
     upgrade: bytes
     """Protocol of a 101, as a line."""
+    written: bytes | None
+    """What `onward` made of it."""
+
+    def __init__(self) -> None:
+        self.written = None
+
+    def onward(self) -> bytes:
+        """The head for a client that speaks HTTP/1.1, whole, if nothing but the answer itself decides what it says: a
+        body of known length, and a connection that goes on. Else empty. Kept, for heads repeat.
+        """
+        if self.length < 0 or self.status in _BODILESS:
+            self.written = b""
+        else:
+            start = b"HTTP/1.1 %d %b" % (self.status, self.reason)
+            self.written = b"\r\n".join((start, *self.lines, b"Content-Length: %d" % self.length, b"", b""))
+        return self.written
 
 
 def read_response(head: bytes) -> ResponseHead:

@@ -78,6 +78,7 @@ class ClientConnection(asyncio.Protocol):
         self._clogged = False  # the upstream does not take what we write
         self._rest = b""  # of a read with a great many chunks
         self._same = b""
+        self._whole = -1  # size of an answer with that head and its whole body, -1 if it takes a closer look
         self._head = _NO_HEAD
 
     @property
@@ -93,24 +94,19 @@ class ClientConnection(asyncio.Protocol):
         self._interims = 0
         self.served += 1
         head = exchange.head
-        out = [head.start, b"Host: " + exchange.authority, *head.passing(exchange.drop), *exchange.add]
-        if head.upgrade:
-            out += b"Connection: Upgrade", b"Upgrade: " + head.upgrade
+        start = head.onward(exchange.authority, exchange.drop, exchange.add)
         held = exchange.carry(self)
         self._sent = exchange.body_done
-        body = b""
-        if head.length:
-            body = b"".join(held)
-            if head.length < 0:
-                out.append(b"Transfer-Encoding: chunked")
-                body = chunk((body,), exchange.trailers if self._sent else None)
-        out.append(b"")
+        if not head.length:
+            self.transport.write(start)
+            return
+        body = b"".join(held)
+        if head.length < 0:
+            body = chunk((body,), exchange.trailers if self._sent else None)
         if len(body) < WRITE_APART:
-            out.append(body)
-            self.transport.write(b"\r\n".join(out))
+            self.transport.write(start + body)
         else:
-            out.append(b"")
-            self.transport.writelines((b"\r\n".join(out), body))
+            self.transport.writelines((start, body))
 
     def send_body(self, data: bytes, *, end: bool, trailers: Sequence[bytes] = ()) -> None:
         assert self._exchange is not None
@@ -215,6 +211,17 @@ class ClientConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         state = self._state
         if state == _HEAD:
+            exchange = self._exchange
+            if (
+                len(data) == self._whole
+                and data.startswith(self._same)
+                and exchange is not None
+                and exchange.method != b"HEAD"
+            ):  # the head of the answer before, with a body as long: what most apps say most of the time
+                self._reusable = True
+                self._complete(b"")
+                exchange.answer(self._head, data[len(self._same) :], end=True)
+                return
             try:
                 if self._partial is None:
                     self._read_head(data)
@@ -272,6 +279,7 @@ class ClientConnection(asyncio.Protocol):
             end = data.find(b"\r\n\r\n") + 4
             if end < 4:
                 self._partial = bytearray(data)
+                self._whole = -1
                 self._judge_partial(self._partial)
                 return
             raw = data[:end]
@@ -337,6 +345,7 @@ class ClientConnection(asyncio.Protocol):
             self._parser = httptools.HttpResponseParser(SILENT)  # the old one waits for a body
         self._head = head
         self._same = raw if size <= SAME_LIMIT and head.status >= 200 else b""
+        self._whole = size + body if self._same and head.keep_alive and 0 <= body == head.length else -1
 
     def _first_chunks(self, exchange: Exchange, head: ResponseHead, rest: bytes) -> None:
         """The head of a chunked answer with what came behind it: a small one goes out in one write."""

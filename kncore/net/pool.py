@@ -115,7 +115,7 @@ class UpstreamAddress:
             while idle:
                 connection = idle.pop()
                 self._pool.idle -= 1
-                if connection.usable:
+                if not connection.transport.is_closing():  # idle it is, or it would not be here
                     self.in_use += 1
                     self.reused += 1
                     connection.start(exchange)

@@ -37,6 +37,59 @@ async def test_heads_that_repeat_are_understood_the_same_way(relay: Relay, repea
     assert relay.answer.count(b"hello") == repeat
 
 
+async def test_answers_that_look_like_the_one_before_are_still_looked_at(relay: Relay) -> None:
+    """A head and a size that come again are taken for the same, but what they mean may have changed meanwhile."""
+    head = OK[:-5]
+    relay.says(GET)
+    relay.up.answers(OK)
+    relay.says(GET)
+    relay.up.answers(head + b"howdy")
+    assert relay.answer.endswith(b"\r\n\r\nhowdy")
+    relay.says(GET)
+    relay.up.answers(b"HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n")
+    relay.up.answers(OK)
+    first = relay.answer[: relay.answer.index(b"hello") + 5]
+    assert relay.answer.endswith(b"howdyHTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n" + first)
+    relay.says(GET)
+    for piece in (head, b"he", b"llo"):
+        relay.up.answers(piece)
+    assert [exchange.status for exchange in relay.exchanges] == [200] * 4
+    assert len(relay.ups) == 1
+    relay.says(GET.replace(b"GET", b"HEAD"))
+    relay.up.answers(OK)  # an app that does not know what HEAD is
+    assert relay.answer.endswith(b"Content-Length: 5\r\n\r\n")
+    assert relay.up.gone
+
+
+async def test_requests_that_look_like_the_one_before_are_still_looked_at(relay: Relay) -> None:
+    relay.says(GET)
+    relay.up.answers(OK)
+    relay.says(GET[:10])
+    relay.says(GET)  # the same bytes, but not where a head begins
+    assert relay.over
+    assert relay.status == 200
+    assert len(relay.exchanges) == 1
+    assert relay.answer.count(b"HTTP/1.1 400 Bad Request") == 1
+
+
+async def test_the_same_head_may_go_another_way(make_relay: Callable[..., Relay]) -> None:
+    ways = iter([((), None), ((), None), ((b"X-Two: 2",), None), ((b"X-Two: 2",), b"other"), ((), None)])
+
+    def handler(exchange: Exchange) -> None:
+        add, authority = next(ways)
+        exchange.forward(relay, add=add, authority=authority)
+
+    relay = make_relay(handler)
+    for _ in range(5):
+        relay.says(GET)
+        relay.up.answers(OK)
+    sent = [b"", b"", b"X-Two: 2\r\n", b"X-Two: 2\r\n", b""]
+    hosts = [b"example.com"] * 3 + [b"other", b"example.com"]
+    assert relay.up.got == b"".join(
+        b"GET /a?b=c HTTP/1.1\r\nHost: %b\r\nX-One: 1\r\n%b\r\n" % way for way in zip(hosts, sent, strict=True)
+    )
+
+
 @pytest.mark.parametrize("step", [1, 2, 7])
 async def test_pieces_of_any_size_come_to_the_same(relay: Relay, step: int) -> None:
     chunked = CHUNKED_POST + b"3\r\nabc\r\n0\r\nX-T: 1\r\n\r\n"
