@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from activator.app import Proxy
-from activator.backends import Backends
+from activator.backends import Backends, Mesh
 from activator.certificates import Certificates, Secrets
 from activator.config import Config
 from activator.observability import Observing
@@ -130,22 +130,26 @@ def _touched(files: CertificateFiles) -> ssl.SSLContext | None:
     return files.context
 
 
-async def _system_tls(client: Client, informers: Informers, config: Config) -> "SystemTls | None":
-    """What our own parts speak TLS with, None if config-network does not want that now (it is read once).
+async def _network(client: Client, config: Config) -> dict[str, str]:
+    """What config-network says now; what we need of it is read once, as in the original."""
+    while True:
+        try:
+            found = await client.get(CONFIG_MAPS, "config-network", config.system_namespace)
+        except NotFound:
+            return {}
+        except ApiError as exc:  # without the API server there are no routes either
+            log.warning("config-network cannot be read", extra={"error": exc.message})
+            await asyncio.sleep(RETRY)
+        else:
+            return found.get("data") or {}
+
+
+async def _system_tls(data: dict[str, str], client: Client, informers: Informers, config: Config) -> "SystemTls | None":
+    """What our own parts speak TLS with, None if config-network does not want that.
 
     Raises:
         ConfigError: it wants TLS, and there is no certificate.
     """
-    while True:
-        try:
-            found = await client.get(CONFIG_MAPS, "config-network", config.system_namespace)
-            break
-        except NotFound:
-            return None
-        except ApiError as exc:  # without the API server there are no routes either
-            log.warning("config-network cannot be read", extra={"error": exc.message})
-            await asyncio.sleep(RETRY)
-    data: dict[str, str] = found.get("data") or {}
     if data.keys().isdisjoint(("system-internal-tls", "internal-encryption")):
         return None
     from kncore.config.network import Network  # few need these, and everybody starts
@@ -187,7 +191,9 @@ async def main(config: Config) -> None:
 
     limits = PoolLimits(idle=config.idle_connections, idle_per_upstream=config.idle_connections_per_pod)
     try:
-        inside = await _system_tls(client, informers, config)
+        network = await _network(client, config)
+        backends.mesh = Mesh.read(network)
+        inside = await _system_tls(network, client, informers, config)
         async with Pool(limits, ticker=ticker) as pool:
             upstreams: Upstreams[Address] = Upstreams(pool)
             addresses = Addresses(take=upstreams.take, drop=upstreams.drop)

@@ -12,19 +12,22 @@ pace is theirs to share, or asking would take the processor that starting needs.
 
 Where probing early is not allowed to decide (an exec readiness probe, a startup probe: only the kubelet can run
 those), an address that Kubernetes calls not ready is not used even if it answers. If pods cannot be addressed at all
-(a service mesh in between), the Service's own address is tried instead.
+(a service mesh in between), the Service's own address is tried instead. What config-network says of a mesh decides how
+far to go (`Mesh`): find out (`auto`), never ask pods but only their Service (`enabled`), or take Kubernetes' word for
+those that it calls ready (`disabled`), until one refuses a connection. In a mesh that routes to single pods
+(`enable-mesh-pod-addressability`) all go under the name of the private Service, and there is nothing to fall back to.
 
 One task per address, and only until it answers: one that hangs does not keep the others waiting.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Final, Protocol
+from typing import Final, Protocol, Self
 
-__all__ = ["Answer", "Backends", "Endpoints", "Listener", "Probe", "Statistics"]
+__all__ = ["Answer", "Backends", "Endpoints", "Listener", "Mesh", "Probe", "Statistics"]
 
 EAGER: Final = (0.010, 0.025)
 """Seconds between probes while a request waits: at first, and after `EAGER_FOR` seconds."""
@@ -52,8 +55,30 @@ class Answer(Enum):
     """502 or 503 from something that is no queue-proxy: a mesh that does not let us address pods."""
 
 
-Probe = Callable[[str, float], Awaitable[Answer]]
-"""(address, seconds it may take) -> what came of it; never raises."""
+class Probe(Protocol):
+    """Asks an address."""
+
+    def __call__(self, address: str, timeout: float, /, *, host: str = "") -> Awaitable[Answer]:
+        """What came of it, within so many seconds; never raises. `host` is for a mesh that routes by it."""
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """What config-network says of a service mesh around us; read once at the start, as in the original."""
+
+    mode: str = "auto"
+    """`mesh-compatibility-mode`: `auto`, `enabled` or `disabled`."""
+    addressable: bool = False
+    """`enable-mesh-pod-addressability`."""
+
+    @classmethod
+    def read(cls, data: Mapping[str, str]) -> Self:
+        """From the ConfigMap's data; unknown values are the default, as in `kncore.config.network`."""
+        mode = data.get("mesh-compatibility-mode", "").lower()
+        return cls(
+            mode if mode in ("enabled", "disabled") else "auto",
+            data.get("enable-mesh-pod-addressability", "").lower() == "true",
+        )
 
 
 @dataclass(frozen=True)
@@ -101,10 +126,15 @@ class Statistics:
 @dataclass
 class _Revision:
     listener: Listener
+    host: str
+    """The private Service, for a mesh that addresses pods by it."""
+    mesh: Mesh
     early: bool
     """Addresses that Kubernetes calls not ready may be used once they answer."""
     endpoints: Endpoints = Endpoints()
     healthy: set[str] = field(default_factory=set)
+    failed: set[str] = field(default_factory=set)
+    """Addresses that failed a request and did not answer a probe since: nobody's word is taken for those."""
     behind_cluster_ip: bool = False
     provers: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     answers: dict[str, Answer] = field(default_factory=dict)
@@ -116,6 +146,9 @@ class _Revision:
         """Addresses worth probing."""
         if self.behind_cluster_ip:
             return frozenset()
+        if self.mesh.mode == "enabled":
+            service = self.endpoints.cluster_ip
+            return frozenset([service]) if service and self.endpoints.all else frozenset()
         return (self.endpoints.all if self.early else self.endpoints.ready) - self.healthy
 
     def tell(self) -> None:
@@ -127,7 +160,9 @@ class Backends:
 
     name = "backends"
 
-    def __init__(self, probe: Probe) -> None:
+    def __init__(self, probe: Probe, mesh: Mesh | None = None) -> None:
+        self.mesh = mesh or Mesh()
+        """For revisions to come."""
         self._probe = probe
         self._revisions: dict[Key, _Revision] = {}
         self._group: asyncio.TaskGroup | None = None
@@ -148,7 +183,7 @@ class Backends:
         """Watch a revision, whose addresses come with `update`; or change who listens and what may be used."""
         revision = self._revisions.get(key)
         if revision is None:
-            self._revisions[key] = _Revision(listener, early)
+            self._revisions[key] = _Revision(listener, f"{key[1]}-private.{key[0]}", self.mesh, early)
             return
         revision.listener, revision.early = listener, early
         if not early and not revision.healthy.isdisjoint(revision.endpoints.not_ready):
@@ -173,10 +208,16 @@ class Backends:
             revision.listener.appeared(address)
         # What Kubernetes took back (the pod fails its probe, or is leaving) must prove itself again.
         usable = endpoints.all - (before.ready & endpoints.not_ready)
+        revision.failed &= endpoints.all
         if not endpoints.all:
             revision.behind_cluster_ip = False
             revision.healthy.clear()
             revision.tell()
+        elif revision.mesh.mode == "disabled":
+            healthy = revision.healthy & usable | (endpoints.ready - revision.failed)
+            if healthy != revision.healthy:
+                revision.healthy = healthy
+                revision.tell()
         elif revision.behind_cluster_ip:
             revision.listener.use_cluster_ip(endpoints.cluster_ip or before.cluster_ip, len(endpoints.ready))
         elif not revision.healthy <= usable:
@@ -195,6 +236,7 @@ class Backends:
         if revision is None or address not in revision.healthy:
             return
         revision.healthy.discard(address)
+        revision.failed.add(address)
         revision.tell()
         self._adjust(revision)
 
@@ -230,19 +272,29 @@ class Backends:
         self._probing += 1
         try:
             while True:
-                answer = await self._probe(address, PATIENT if revision.listener.waiting else PROBE_TIMEOUT)
+                answer = await self._ask(revision, address, PATIENT if revision.listener.waiting else PROBE_TIMEOUT)
                 if answer is Answer.READY:
                     del revision.provers[address]
                     revision.answers.pop(address, None)
-                    revision.healthy.add(address)
-                    revision.tell()
+                    if revision.mesh.mode == "enabled":
+                        self._use_cluster_ip(revision)
+                    else:
+                        revision.failed.discard(address)
+                        revision.healthy.add(address)
+                        revision.tell()
                     return
                 revision.answers[address] = answer
-                await self._consider_cluster_ip(revision)
+                if revision.mesh.mode == "auto" and not revision.mesh.addressable:
+                    await self._consider_cluster_ip(revision)
                 if await self._pause(revision, now() - started):
                     started = now()
         finally:
             self._probing -= 1
+
+    async def _ask(self, revision: _Revision, address: str, timeout: float) -> Answer:
+        if revision.mesh.addressable:
+            return await self._probe(address, timeout, host=revision.host)
+        return await self._probe(address, timeout)
 
     async def _pause(self, revision: _Revision, elapsed: float) -> bool:
         """Wait until it is time for the next probe; True if somebody began to wait meanwhile."""
@@ -266,6 +318,10 @@ class Backends:
             return
         if await self._probe(service, PROBE_TIMEOUT) is Answer.READY and not revision.healthy:
             log.info("pods cannot be addressed one by one; using the Service's address", extra={"address": service})
-            revision.behind_cluster_ip = True
-            revision.listener.use_cluster_ip(service, len(revision.endpoints.ready))
-            self._adjust(revision)  # cancels this very task, too
+            self._use_cluster_ip(revision)  # cancels this very task, too
+
+    def _use_cluster_ip(self, revision: _Revision) -> None:
+        """Until there are no pods at all."""
+        revision.behind_cluster_ip = True
+        revision.listener.use_cluster_ip(revision.endpoints.cluster_ip, len(revision.endpoints.ready))
+        self._adjust(revision)

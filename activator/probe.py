@@ -16,7 +16,7 @@ MAX_BYTES: Final = 4096
 
 _REQUEST: Final = (
     b"GET /healthz HTTP/1.1\r\nHost: %b\r\nUser-Agent: Knative-Activator-Probe\r\n"
-    b"K-Network-Probe: queue\r\n%bConnection: close\r\n\r\n"
+    b"K-Network-Probe: queue\r\n%b%bConnection: close\r\n\r\n"
 )
 _GRACE: Final = 0.3
 """Seconds that an answer may be later than we asked it to wait."""
@@ -46,8 +46,9 @@ class _Question(asyncio.Protocol):
             self.answer.set_result(self._received)
 
 
-async def probe(address: str, timeout: float) -> Answer:
-    """Probe `ip:port` within `timeout` seconds; never raises, whatever answers there.
+async def probe(address: str, timeout: float, /, *, host: str = "") -> Answer:
+    """Probe `ip:port` within `timeout` seconds; never raises, whatever answers there. With a `host`, a mesh in between
+    is told to pass it on to just this pod.
 
     From a second on, the queue-proxy is asked not to answer before its app is ready or that time is over (RFC 7240
     `wait`): the answer comes the moment the app is ready, and nobody has to ask again and again meanwhile. One that
@@ -55,7 +56,11 @@ async def probe(address: str, timeout: float) -> Answer:
     """
     loop = asyncio.get_running_loop()
     wait = int(timeout)
-    request = _REQUEST % (address.encode(), b"Prefer: wait=%d\r\n" % wait if wait else b"")
+    request = _REQUEST % (
+        (host or address).encode(),
+        b"K-Passthrough-Lb: true\r\n" if host else b"",
+        b"Prefer: wait=%d\r\n" % wait if wait else b"",
+    )
     try:
         async with asyncio.timeout(timeout + _GRACE if wait else timeout):
             transport, question = await loop.create_connection(lambda: _Question(request), *split_address(address))

@@ -99,6 +99,10 @@ class Revision:
         self.party = self._tenant.party
         self.throttler = Throttler(settings.container_concurrency, self_ip, tenant=self._tenant)
         self.reporter = reporter
+        self.through: bytes | None = None
+        """`Host` under which a mesh passes requests on to single pods."""
+        if backends.mesh.addressable:
+            self.through = f"{key[1]}-private.{key[0]}".encode()
         self.closed = False
         """The Revision object is gone; what is in flight ends undisturbed."""
         self._addresses = addresses
@@ -263,9 +267,20 @@ class Passage:
         self._attempts += 1
         if self._wake is not None:
             self._wake.pod = pod.address
+        if self.revision.through is not None and self._attempts == 1:
+            self._pass_through(self.revision.through)
         self.exchange.forward(
             pod.upstream, drop=self._drop, add=self._add, authority=self._authority, on_failure=self._failed
         )
+
+    def _pass_through(self, host: bytes) -> None:
+        """Have a mesh pass it on to just the pod that we chose; the queue-proxy gives the app the client's `Host`."""
+        exchange = self.exchange
+        self._drop = frozenset(self._drop) | {b"k-passthrough-lb"}
+        self._add = [*self._add, b"K-Passthrough-Lb: true"]
+        if b"k-original-host" not in exchange.fields or b"k-original-host" in self._drop:
+            self._add.append(b"K-Original-Host: " + (self._authority or exchange.host))
+        self._authority = host
 
     def shed(self) -> None:
         """Our turn did not come in time."""

@@ -12,6 +12,7 @@ from activator.backends import Answer, Backends, Endpoints
 from activator.reporter import Reporter
 from activator.revision import Addresses, Key, Revision, Settings
 from activator.routes import Table
+from activator.tenants import Tenants
 from activator.wakes import Wakes
 from kncore.net.errors import ConnectFailed, UpstreamClosed
 from kncore.net.exchange import Exchange
@@ -128,6 +129,7 @@ class World:
         self.taken: list[str] = []
         self.ready: set[str] = set()
         self.wakes = Wakes()
+        self.tenants = Tenants()
         self.backends = Backends(self.probe)
         self.reporter = Reporter("activator-1", self._send, self.clock)
         self.proxy = Proxy(Table(), self.wakes, healthy=lambda: self.unfit)
@@ -141,7 +143,7 @@ class World:
             ]
         return self.stream_up
 
-    async def probe(self, address: str, timeout: float) -> Answer:
+    async def probe(self, address: str, timeout: float, *, host: str = "") -> Answer:
         await asyncio.sleep(0)
         return Answer.READY if address in self.ready else Answer.NOT_READY
 
@@ -162,6 +164,7 @@ class World:
             backends=self.backends,
             reporter=self.reporter,
             wakes=self.wakes,
+            tenants=self.tenants,
         )
         self.proxy.revisions[key] = made
         self.backends.add(key, made, early=made.settings.probe_early)

@@ -5,7 +5,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from activator.backends import Answer, Backends, Endpoints
+from activator.backends import Answer, Backends, Endpoints, Mesh
+from kncore.config.network import Network
 
 pytestmark = pytest.mark.looptime
 
@@ -22,9 +23,11 @@ class Pods:
         self.takes: dict[str, float] = {}
         self.asked: list[tuple[str, float]] = []
         self.under_way = 0
+        self.hosts: set[str] = set()
 
-    async def probe(self, address: str, timeout: float) -> Answer:
+    async def probe(self, address: str, timeout: float, *, host: str = "") -> Answer:
         now = asyncio.get_running_loop().time()
+        self.hosts.add(host)
         self.asked.append((address, now))
         self.under_way += 1
         try:
@@ -57,8 +60,8 @@ class Watching:
 
 
 @asynccontextmanager
-async def running(pods: Pods, *, early: bool = True):
-    backends, listener = Backends(pods.probe), Watching()
+async def running(pods: Pods, *, early: bool = True, mesh: Mesh | None = None):
+    backends, listener = Backends(pods.probe, mesh), Watching()
     task = asyncio.get_running_loop().create_task(backends.run())
     await asyncio.sleep(0)
     backends.add(KEY, listener, early=early)
@@ -397,3 +400,105 @@ async def test_service_that_does_not_answer_either_is_not_used() -> None:
         await asyncio.sleep(0.5)
         assert listener.cluster_ip is None
         assert len(pods.times(SERVICE)) >= 2
+
+
+# what config-network says of a mesh ----------------------------------------------------------------------------------
+
+
+async def test_in_a_mesh_only_the_service_is_asked_and_used() -> None:
+    pods = Pods()
+    async with running(pods, mesh=Mesh("enabled")) as (backends, listener):
+        backends.update(KEY, not_ready(A, cluster_ip=SERVICE))
+        await asyncio.sleep(0.5)
+        assert {address for address, _ in pods.asked} == {SERVICE}
+        assert listener.cluster_ip is None
+        pods.answers[SERVICE] = Answer.READY
+        backends.update(KEY, ready(A, B, cluster_ip=SERVICE))
+        await asyncio.sleep(0.3)
+        assert listener.cluster_ip == (SERVICE, 2)
+        backends.update(KEY, ready(A, B, C, cluster_ip=SERVICE))
+        assert listener.cluster_ip == (SERVICE, 3)
+        asked = len(pods.asked)
+        await asyncio.sleep(2)
+        assert len(pods.asked) == asked
+        backends.update(KEY, Endpoints(cluster_ip=SERVICE))
+        assert (listener.cluster_ip, listener.using) == (None, set())
+        backends.update(KEY, ready(A, cluster_ip=SERVICE))
+        await asyncio.sleep(0.3)
+        assert listener.cluster_ip == (SERVICE, 1)
+        assert A not in {address for address, _ in pods.asked}
+
+
+async def test_in_a_mesh_a_service_without_an_address_is_waited_for() -> None:
+    pods = Pods()
+    pods.answers[SERVICE] = Answer.READY
+    async with running(pods, mesh=Mesh("enabled")) as (backends, listener):
+        backends.update(KEY, ready(A))
+        await asyncio.sleep(1)
+        assert pods.asked == []
+        backends.update(KEY, ready(A, cluster_ip=SERVICE))
+        await asyncio.sleep(0.01)
+        assert listener.cluster_ip == (SERVICE, 1)
+
+
+async def test_without_a_mesh_ready_pods_are_used_unasked_and_the_others_once_they_answer() -> None:
+    pods = Pods()
+    async with running(pods, mesh=Mesh("disabled")) as (backends, listener):
+        backends.update(KEY, Endpoints(ready=frozenset([A]), not_ready=frozenset([B]), cluster_ip=SERVICE))
+        assert listener.using == {A}
+        await asyncio.sleep(0.3)
+        assert {address for address, _ in pods.asked} == {B}
+        pods.answers[B] = Answer.READY
+        await asyncio.sleep(0.3)
+        assert listener.using == {A, B}
+        backends.update(KEY, Endpoints(ready=frozenset([C]), not_ready=frozenset([A, B]), cluster_ip=SERVICE))
+        assert listener.using == {B, C}, "what was taken back must prove itself"
+
+
+async def test_without_a_mesh_a_pod_that_failed_is_asked_whatever_kubernetes_says() -> None:
+    pods = Pods()
+    async with running(pods, mesh=Mesh("disabled")) as (backends, listener):
+        backends.update(KEY, ready(A, B, cluster_ip=SERVICE))
+        backends.failed(KEY, A)
+        assert listener.using == {B}
+        backends.update(KEY, ready(A, B, C, cluster_ip=SERVICE))
+        assert listener.using == {B, C}
+        pods.answers[A] = Answer.READY
+        await asyncio.sleep(0.3)
+        assert listener.using == {A, B, C}
+        backends.failed(KEY, A)
+        backends.update(KEY, ready(B, cluster_ip=SERVICE))
+        backends.update(KEY, ready(A, B, cluster_ip=SERVICE))
+        assert listener.using == {A, B}, "another pod with its address"
+
+
+async def test_without_a_mesh_the_service_is_never_used() -> None:
+    pods = Pods()
+    pods.answers = {A: Answer.MESH, SERVICE: Answer.READY}
+    async with running(pods, mesh=Mesh("disabled")) as (backends, listener):
+        backends.update(KEY, not_ready(A, cluster_ip=SERVICE))
+        await asyncio.sleep(2)
+        assert listener.cluster_ip is None
+
+
+async def test_mesh_that_addresses_pods_is_asked_by_the_private_name_and_nothing_else_is_used() -> None:
+    pods = Pods()
+    pods.answers = {A: Answer.MESH, SERVICE: Answer.READY}
+    async with running(pods, mesh=Mesh("auto", addressable=True)) as (backends, listener):
+        backends.update(KEY, ready(A, cluster_ip=SERVICE))
+        await asyncio.sleep(1)
+        assert listener.cluster_ip is None
+        assert pods.hosts == {"hello-1-private.default"}
+        pods.answers[A] = Answer.READY
+        await asyncio.sleep(0.3)
+        assert listener.using == {A}
+
+
+def test_mesh_is_read_as_config_network_is() -> None:
+    assert Mesh.read({}) == Mesh("auto", addressable=False)
+    assert Mesh.read({"mesh-compatibility-mode": "Enabled"}) == Mesh("enabled")
+    assert Mesh.read({"mesh-compatibility-mode": "what"}) == Mesh()
+    assert Mesh.read({"enable-mesh-pod-addressability": "true"}) == Mesh(addressable=True)
+    for data in ({"mesh-compatibility-mode": "disabled", "enable-mesh-pod-addressability": "true"}, {}):
+        network, mesh = Network.parse(data), Mesh.read(data)
+        assert mesh == Mesh(network.mesh_compatibility_mode, addressable=network.enable_mesh_pod_addressability)

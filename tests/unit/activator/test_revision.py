@@ -2,9 +2,14 @@
 
 import time
 
+import pytest
+
+from activator.backends import Mesh
 from activator.revision import MAX_ATTEMPTS
+from activator.tenants import Tenants
 from kncore.breaker import QueueFull
 from kncore.net.errors import ClientGone
+from kncore.net.overload import Limits, Overloaded, Turns
 
 KEY = ("default", "hello-1")
 
@@ -219,6 +224,172 @@ def test_running_request_of_a_deleted_revision_is_not_sent_again(world) -> None:
     pod.refuse()
     assert running.status == 502
     assert at_rest(revision)
+
+
+# a mesh that routes to single pods -----------------------------------------------------------------------------------
+
+
+def test_mesh_is_told_to_pass_on_to_the_pod_that_was_chosen(world) -> None:
+    world.backends.mesh = Mesh(addressable=True)
+    revision = world.revision(container_concurrency=10)
+    one, other = world.pods(revision, "10.1.0.1:8012", "10.1.0.2:8012")
+    exchange = world.send(KEY, "GET", "K-Passthrough-Lb: spoofed")
+    assert one.sent == [exchange]
+    one.refuse()
+    assert other.sent == [exchange]
+    assert exchange.authority == b"hello-1-private.default"
+    assert b"k-passthrough-lb" in exchange.drop
+    assert exchange.add.count(b"K-Passthrough-Lb: true") == 1
+    assert exchange.add.count(b"K-Original-Host: hello.example.com") == 1
+    other.answer()
+    assert at_rest(revision)
+
+
+def test_original_host_that_an_ingress_noted_stays(world) -> None:
+    world.backends.mesh = Mesh(addressable=True)
+    revision = world.revision()
+    world.pods(revision, "10.1.0.1:8012")
+    exchange = world.send(KEY, "GET", "K-Original-Host: first.example.com")
+    assert not any(line.startswith(b"K-Original-Host") for line in exchange.add)
+    assert b"k-original-host" not in exchange.drop
+
+
+def test_without_such_a_mesh_nothing_is_added(world) -> None:
+    revision = world.revision()
+    world.pods(revision, "10.1.0.1:8012")
+    exchange = world.send()
+    assert exchange.authority == b"hello.example.com"
+    assert not any(b"assthrough" in line for line in exchange.add)
+
+
+# turns in a rush -----------------------------------------------------------------------------------------------------
+
+
+class Loop:
+    """An event loop that turns when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.soon = []
+
+    def time(self) -> float:
+        return self.now
+
+    def call_soon(self, callback) -> None:
+        self.soon.append(callback)
+
+    def call_later(self, delay: float, callback):
+        raise AssertionError("nobody is held up by a window here")
+
+    def turn(self, passed: float = 0.0) -> None:
+        self.now += passed
+        due, self.soon = self.soon, []
+        for callback in due:
+            callback()
+
+
+@pytest.fixture
+def rush(world):
+    """(loop, turns) of a world that starts ten requests per round."""
+    loop = Loop()
+    turns = Turns(loop, Limits(burst_alone=10, patience=0.5))
+    world.tenants = Tenants(turns)
+    return loop, turns
+
+
+def test_rush_goes_in_order_and_ends(world, rush) -> None:
+    loop, turns = rush
+    revision = world.revision()
+    (pod,) = world.pods(revision, "10.1.0.1:8012")
+    requests = [world.send() for _ in range(100)]
+    assert len(pod.sent) == 18
+    assert revision.throttler.statistics().in_flight == 100, "who waits for a turn has a place in the pod"
+    while loop.soon:
+        loop.turn()
+    assert pod.sent == requests
+    for _ in requests:
+        pod.answer()
+    assert at_rest(revision)
+    assert turns.statistics().queued == 0
+    assert not revision.party.under_way
+
+
+def test_crowd_that_waited_for_a_pod_takes_turns_too(world, rush) -> None:
+    loop, _ = rush
+    revision = world.revision()
+    requests = [world.send() for _ in range(100)]
+    assert loop.soon == [], "waiting for a pod takes no processor"
+    loop.now += 3.0
+    (pod,) = world.pods(revision, "10.1.0.1:8012")
+    assert len(pod.sent) < 20
+    while loop.soon:
+        loop.turn()
+    assert pod.sent == requests
+
+
+def test_client_that_leaves_before_its_turn_gives_its_place_back(world, rush) -> None:
+    loop, turns = rush
+    revision = world.revision(container_concurrency=60)
+    (pod,) = world.pods(revision, "10.1.0.1:8012")
+    requests = [world.send() for _ in range(62)]
+    assert revision.throttler.waiting == 2
+    for request in requests[40:60]:
+        request.gone()
+    assert revision.throttler.statistics().in_flight == 42
+    while loop.soon:
+        loop.turn()
+    assert pod.sent == requests[:40] + requests[60:]
+    for _ in tuple(pod.sent):
+        pod.answer()
+    assert at_rest(revision)
+    assert turns.statistics().queued == 0
+
+
+def test_turn_that_comes_too_late_is_refused(world, rush) -> None:
+    loop, turns = rush
+    revision = world.revision()
+    (pod,) = world.pods(revision, "10.1.0.1:8012")
+    requests = [world.send() for _ in range(30)]
+    loop.turn(1.0)
+    refused = [request for request in requests if request.status]
+    assert refused == requests[18:28]
+    assert {(request.status, request.text) for request in refused} == {(503, b"overloaded\n")}
+    assert all(any(line.startswith(b"Retry-After: ") for line in request.lines) for request in refused)
+    assert isinstance(refused[0].error, Overloaded)
+    while loop.soon:
+        loop.turn()
+    for _ in tuple(pod.sent):
+        pod.answer()
+    assert at_rest(revision)
+    assert turns.statistics().shed == 12
+
+
+def test_pod_that_fails_requests_in_a_rush(world, rush) -> None:
+    loop, _ = rush
+    revision = world.revision(container_concurrency=100)
+    one, other = world.pods(revision, "10.1.0.1:8012", "10.1.0.2:8012")
+    requests = [world.send() for _ in range(40)]
+    while one.sent or loop.soon:
+        if one.sent:
+            one.refuse()
+        loop.turn()
+    while other.sent:
+        other.answer()
+    assert {request.status for request in requests} == {200}
+    assert at_rest(revision)
+    assert not revision.party.under_way
+
+
+def test_revision_that_goes_leaves_its_tenant(world) -> None:
+    world.tenants = Tenants()
+    revision = world.revision()
+    world.send()
+    assert world.tenants.statistics().waiting == 1
+    world.backends.remove(KEY)
+    del world.proxy.revisions[KEY]
+    revision.close()
+    found = world.tenants.statistics()
+    assert (found.tenants, found.waiting) == (0, 0)
 
 
 # wake-ups ------------------------------------------------------------------------------------------------------------
