@@ -26,13 +26,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
-from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
-from kncore.net import grpc
 from kncore.net.errors import BadMessage, ClientGone
-from kncore.net.exchange import Exchange
 from kncore.net.headers import value_of
 from kncore.net.http2 import frames
 from kncore.net.http2.compression import Decoder, TooLarge
@@ -64,19 +61,20 @@ from kncore.net.http2.frames import (
     data_frames,
     header_frames,
     read_header,
-    write_header,
 )
-from kncore.net.http2.headers import read_request, read_trailers, response_block, trailer_block
+from kncore.net.http2.headers import read_request, read_trailers, response_block
 from kncore.net.http2.limits import ANSWER_EARNS, DATA_EARNS, Budget, Http2Limits
+from kncore.net.http2.stream import ServerExchange
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
+    from kncore.net.exchange import Exchange
     from kncore.net.heads import RequestHead
     from kncore.net.http1 import Limits
     from kncore.net.http2.compression import Field
 
-__all__ = ["ServerConnection", "ServerExchange"]
+__all__ = ["ServerConnection"]
 
 KEPT_HEADS: Final = 64
 """Heads of one connection that are kept to be recognised when they come again."""
@@ -91,14 +89,14 @@ LINGER: Final = 2.0
 reset, and the reset can overtake the GOAWAY that tells why."""
 DRAIN_PAUSE: Final = 1.0
 """A client that does not answer the PING of draining has seen the first GOAWAY after so many seconds, or never will."""
+TURN: Final = 1000
+"""Frames read at once before other connections have their turn: one read can hold twenty thousand."""
 SEND_FRAME: Final = 64 * 1024
 """DATA frames are no larger, even for who takes more: streams take turns."""
 
 _DRAIN_PING: Final = b"draining"
 _NO_STREAM: Final = 2**31 - 1
 _CONNECT_SETTING: Final = (Setting.ENABLE_CONNECT_PROTOCOL, 1)
-_ANSWERED: Final = frozenset({b"sec-websocket-accept"})
-"""What an upgrade says in HTTP/1 and the success of an extended CONNECT does not."""
 _TEXT: Final = (b"content-type: text/plain",)
 
 
@@ -121,295 +119,6 @@ class Owner(Protocol):
 
     def ended(self, reason: str) -> None:
         """We ended it; for statistics."""
-
-
-class ServerExchange(Exchange):
-    """An exchange whose client speaks HTTP/2: a stream."""
-
-    def __init__(self, connection: ServerConnection, head: RequestHead, started: float, number: int) -> None:
-        # not super().__init__: a call less, on every request
-        self.head = head
-        self.method = head.method
-        self.target = head.target
-        self.host = head.host
-        self.fields = head.fields
-        self.started = started
-        self.number = number
-        """The stream's."""
-        self.window = connection.peer_settings.window
-        """Bytes of body the client takes, by its stream's window."""
-        self._connection = connection
-
-    ended = False
-    """The client's half of the stream is over."""
-    left = -1
-    """Bytes of the request body still to come, -1 if it did not say."""
-    room = DEFAULT_WINDOW
-    """Bytes of body the client may send, by our window."""
-    owed = 0
-    """Bytes that came and for which it got no window yet."""
-    kept = 0
-    """Bytes that came and that nobody has taken: part of the connection's window too."""
-    stopped = True
-    """Nobody takes the request body at the moment."""
-    sent = 0.0
-    """When the last byte left that had to wait for a window."""
-
-    _pending: deque[bytes] | None = None
-    _pending_bytes = 0
-    _end: Sequence[bytes] | None = None
-    _declared = False
-    _early: list[bytes] | None = None
-    _tunnel = False
-    """It came as an extended CONNECT."""
-
-    @property
-    def peer(self) -> str:
-        return self._connection.peer
-
-    @property
-    def peer_port(self) -> int:
-        return self._connection.peer_port
-
-    @property
-    def trailing(self) -> bool:
-        return self.status > 0 and self._end is None and not self._declared
-
-    @property
-    def pending_bytes(self) -> int:
-        """Bytes of the answer that wait for a window."""
-        return self._pending_bytes
-
-    # the answer -----------------------------------------------------------------------------------------------------
-    def _send_head(
-        self, status: int, reason: bytes, lines: Sequence[bytes], length: int, body: bytes, *, end: bool
-    ) -> None:
-        connection = self._connection
-        if connection.over:
-            return
-        if self._tunnel and status < 300:
-            self._no_tunnel()
-            return
-        self.status = status
-        if status == 204 or status == 304 or self.method == b"HEAD":
-            body = b""
-            if status == 204:
-                length = -1
-        elif length >= 0:
-            self._declared = True
-        block = response_block(status, length, lines)
-        size = len(body)
-        self.bytes_out = size
-        number = self.number
-        if end and size <= self.window and size <= connection.window and size <= DEFAULT_FRAME_BYTES:
-            if not size:
-                connection.write(header_frames(number, block, end=True, frame_bytes=connection.frame_bytes))
-            elif len(block) <= DEFAULT_FRAME_BYTES:
-                connection.window -= size
-                connection.data_sent += 1
-                many = len(block)
-                connection.write(
-                    b"".join(
-                        (
-                            write_header(many >> 8, many & 255, HEADERS, END_HEADERS, number),
-                            block,
-                            write_header(size >> 8, size & 255, DATA, END_STREAM, number),
-                            body,
-                        )
-                    )
-                )
-            else:
-                connection.write(header_frames(number, block, end=False, frame_bytes=connection.frame_bytes))
-                self._push(body)
-                connection.write(write_header(0, 0, DATA, END_STREAM, number))
-            connection.complete(self)
-            return
-        connection.write(header_frames(number, block, end=False, frame_bytes=connection.frame_bytes))
-        if size:
-            self._push(body)
-        if end:
-            self._finish(())
-
-    def _no_tunnel(self) -> None:
-        """The upstream answered an upgrade as if it were none: to this client, success would mean a tunnel."""
-        carrier, self._carrier = self._carrier, None
-        if carrier is not None:
-            carrier.cancel()
-        self._tunnel = False
-        self.respond(502, b"the upstream does not speak the protocol asked for\n")
-
-    def _send_body(self, data: bytes) -> None:
-        if not self._connection.over:
-            self.bytes_out += len(data)
-            self._push(data)
-
-    def _send_end(self, trailers: Sequence[bytes]) -> None:
-        if not self._connection.over:
-            self._finish(trailers)
-
-    def _send_informational(self, status: int, reason: bytes, lines: Sequence[bytes]) -> None:
-        if not self.status and not self._connection.over:
-            self._connection.write(header_frames(self.number, response_block(status, -1, lines), end=False))
-
-    def _send_switch(self, reason: bytes, lines: Sequence[bytes], data: bytes) -> None:
-        self.status = 200
-        lines = [line for line in lines if line.partition(b":")[0].lower() not in _ANSWERED]
-        self._connection.write(header_frames(self.number, response_block(200, -1, lines), end=False))
-        if data:
-            self.send_raw(data)
-        early, self._early = self._early, None
-        for piece in early or ():
-            self.tunnel_in(piece)
-        if self.ended:
-            self.tunnel_end()
-
-    def send_raw(self, data: bytes) -> None:
-        """Bytes of the tunnel for the client."""
-        if not self._connection.over:
-            self.bytes_out += len(data)
-            self._push(data)
-
-    def end_raw(self) -> None:
-        """The upstream will send nothing more through the tunnel."""
-        if not self._connection.over and self._end is None:
-            self._end = ()
-            if self._pending is None:
-                self._connection.write(write_header(0, 0, DATA, END_STREAM, self.number))
-                if self.ended:
-                    self._connection.complete(self)
-
-    def _push(self, data: bytes) -> None:
-        """Send what the windows allow; the rest waits, and the upstream with it."""
-        size = len(data)
-        connection = self._connection
-        if self._pending is None:
-            if size <= self.window and size <= connection.window:
-                self.window -= size
-                connection.window -= size
-                connection.data_sent += 1
-                connection.writelines(data_frames(self.number, data, end=False, frame_bytes=connection.frame_bytes))
-                return
-            self._pending = deque()
-            self.sent = connection.now()
-        self._pending.append(data)
-        self._pending_bytes += size
-        if self.number not in connection.blocked:
-            connection.blocked[self.number] = self
-            self.pump(size)
-        if self._pending is not None:
-            self.clogged()
-
-    def pump(self, most: int) -> bool:
-        """Send up to `most` bytes of what waits, as the windows allow; True if some was sent and some is left."""
-        connection = self._connection
-        pending = self._pending
-        assert pending is not None
-        room = min(most, self.window, connection.window)
-        if room <= 0:
-            return False
-        while pending and room > 0:
-            piece = pending.popleft()
-            if len(piece) > room:
-                pending.appendleft(piece[room:])
-                piece = piece[:room]
-            size = len(piece)
-            room -= size
-            self.window -= size
-            connection.window -= size
-            self._pending_bytes -= size
-            connection.data_sent += 1
-            connection.writelines(data_frames(self.number, piece, end=False, frame_bytes=connection.frame_bytes))
-        self.sent = connection.now()
-        if pending:
-            return True
-        self._pending = None
-        connection.blocked.pop(self.number, None)
-        if self._end is None:
-            if not connection.clogged:
-                self.drained()
-        elif self.upgraded:
-            connection.write(write_header(0, 0, DATA, END_STREAM, self.number))
-            if self.ended or self._carrier is None:
-                connection.complete(self)
-        else:
-            self._write_end(self._end)
-        return False
-
-    def _finish(self, trailers: Sequence[bytes]) -> None:
-        """The answer is complete, once what waits is sent."""
-        if self._end is not None:
-            return
-        self._end = trailers
-        if self._pending is None:
-            self._write_end(trailers)
-
-    def _write_end(self, trailers: Sequence[bytes]) -> None:
-        connection = self._connection
-        block = trailer_block(trailers) if trailers else b""
-        if block:
-            connection.write(header_frames(self.number, block, end=True, frame_bytes=connection.frame_bytes))
-        else:
-            connection.write(write_header(0, 0, DATA, END_STREAM, self.number))
-        connection.complete(self)
-
-    def _cut(self, text: bytes) -> None:
-        connection = self._connection
-        if connection.over:
-            self.finish()
-        elif self.upgraded:
-            if self._end is not None:
-                if self._pending is None:
-                    connection.complete(self)  # both directions are over
-            else:
-                self._finish(())  # a tunnel has no other end
-        elif text and self.trailing and self._pending is None and len(text) <= min(self.window, connection.window):
-            # the original ends a body that ran out of time with its text, properly terminated (serving §6.5)
-            self._push(text)
-            self._finish(())
-        elif self.refused and not self.status:
-            connection.reset(self, Code.REFUSED_STREAM)
-        else:
-            connection.reset(self, Code.INTERNAL_ERROR)
-
-    # the request ----------------------------------------------------------------------------------------------------
-    def _pause_body(self) -> None:
-        self.stopped = True
-
-    def _resume_body(self) -> None:
-        self.stopped = False
-        kept = self.kept
-        if kept:
-            self.kept = 0
-            self._connection.taken(self, kept)
-
-    def tunnel_in(self, data: bytes) -> None:
-        if self.upgraded:
-            super().tunnel_in(data)
-        elif self._early is None:
-            self._early = [data]
-        else:
-            self._early.append(data)
-
-    def watch(self, now: float, limits: Limits, stall_time: float) -> None:
-        """Compare the stream's clocks with now."""
-        if self._pending is not None and now - self.sent > stall_time:
-            self.abort(ClientGone("client opened no window in time"))
-            self._connection.owner.ended("stalled stream")
-            return
-        if not self.body_done and not self.status and not self.stopped and self.bytes_in == self._watched[0]:
-            if now - self._watched[1] > limits.body_time and not self._may_be_silent():
-                late = BadMessage("request body not complete in time", 408)
-                self.fail(late.verdict, str(late).encode() + b"\n", late)
-                return
-        else:
-            self._watched = (self.bytes_in, now)
-        self.tick(now)
-
-    _watched = (-1, 0.0)
-
-    def _may_be_silent(self) -> bool:
-        """A client that waits for 100 is right to send nothing, and a call may be a conversation."""
-        return (not self.bytes_in and b"expect" in self.fields) or grpc.is_call(self.fields)
 
 
 class ServerConnection(asyncio.Protocol):
@@ -526,7 +235,8 @@ class ServerConnection(asyncio.Protocol):
                 self._have = len(data) - pos
         if self._fresh and not self.clogged:
             self._begin()
-        self._flush()
+        if self._out is not None:
+            self._flush()
 
     def _flush(self) -> None:
         out, self._out = self._out, None
@@ -597,7 +307,12 @@ class ServerConnection(asyncio.Protocol):
             self._need = len(PREFACE)
             return pos
         streams = self.streams
+        turns = TURN
         while size - pos >= 9:
+            turns -= 1
+            if not turns:
+                self._rest_of_turn()
+                return pos
             high, low, kind, flags, number = read_header(data, pos)
             length = high << 8 | low
             if length > DEFAULT_FRAME_BYTES:
@@ -622,7 +337,7 @@ class ServerConnection(asyncio.Protocol):
                     if exchange is None:
                         self._stray_data(number, length, flags)
                     else:
-                        self._read_data(exchange, data, start, end, flags)
+                        pos = self._read_data(exchange, data, start, end, flags)
                 elif kind == HEADERS:
                     if flags & (PADDED | PRIORITY_FLAG):
                         start, end = self._strip(data, start, end, flags, number)
@@ -643,6 +358,18 @@ class ServerConnection(asyncio.Protocol):
                 return size
         self._need = 9
         return pos
+
+    def _rest_of_turn(self) -> None:
+        """Read on when other connections had their turn."""
+        self._need = 0
+        self.transport.pause_reading()
+        asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+            if not self.over:
+                self.data_received(b"")
 
     def _strip(self, data: bytes, start: int, end: int, flags: int, number: int) -> tuple[int, int]:
         """Where the header block in a HEADERS frame begins and ends."""
@@ -702,11 +429,7 @@ class ServerConnection(asyncio.Protocol):
         if ended:
             exchange.ended = exchange.body_done = True
         else:
-            exchange.left = head.length
-            exchange._body_paused = True  # until an upstream has it
-            if head.upgrade:
-                exchange._tunnel = exchange.body_done = True
-                exchange.left = -1
+            exchange.expect_body()
         self._fresh.append(exchange)
         return exchange
 
@@ -767,51 +490,71 @@ class ServerConnection(asyncio.Protocol):
                 raise ConnectionFault(Code.STREAM_CLOSED, "HEADERS for a closed stream")
         elif exchange.ended:
             raise StreamFault(Code.STREAM_CLOSED, "HEADERS for a half-closed stream")
-        elif not flags & END_STREAM or fields is None or exchange.left > 0 or exchange._tunnel:
+        elif not flags & END_STREAM or fields is None or exchange.left > 0 or exchange.tunnel:
             raise StreamFault(Code.PROTOCOL_ERROR, "malformed trailers")
         else:
             trailers = read_trailers(fields)
             exchange.ended = True
             exchange.body(b"", end=True, trailers=trailers)
 
-    def _read_data(self, exchange: ServerExchange, data: bytes, start: int, end: int, flags: int) -> None:
+    def _read_data(self, exchange: ServerExchange, data: bytes, start: int, end: int, flags: int) -> int:
+        """A DATA frame and those of the same stream right behind it; returns the position behind."""
+        size = len(data)
+        number = data[start - 4 : start]
+        pieces: list[bytes] = []
+        while True:
+            ended = flags & END_STREAM
+            self._count_data(exchange, data, start, end, flags, pieces)
+            if ended or size - end < 9 or data[end + 3] != DATA or data[end + 5 : end + 9] != number:
+                break
+            high, low, _, flags, _ = read_header(data, end)
+            start = end + 9
+            length = high << 8 | low
+            if length > DEFAULT_FRAME_BYTES or start + length > size:
+                break
+            end = start + length
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if ended:
+            exchange.ended = True
+        if not exchange.tunnel:
+            exchange.body(body, end=ended > 0)
+        else:
+            if body:
+                exchange.tunnel_in(body)
+            if ended and exchange.upgraded:
+                exchange.tunnel_end()
+                if exchange.said_all:
+                    self.complete(exchange)
+        if not exchange.stopped and exchange.kept:
+            kept, exchange.kept = exchange.kept, 0
+            self.taken(exchange, kept)
+        return end
+
+    def _count_data(
+        self, exchange: ServerExchange, data: bytes, start: int, end: int, flags: int, pieces: list[bytes]
+    ) -> None:
+        """Judge one DATA frame by the windows and the announced length, and take its content."""
         length = end - start
         if length > self._room:
             raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "connection window overrun")
         self._room -= length
         if exchange.ended:
-            self._owed += length
+            self._give_back(length)
             raise StreamFault(Code.STREAM_CLOSED, "DATA for a half-closed stream")
-        if length > exchange.room:
-            self._owed += length
-            raise StreamFault(Code.FLOW_CONTROL_ERROR, "stream window overrun")
+        exchange.kept += length
         exchange.room -= length
+        if exchange.room < 0:
+            raise StreamFault(Code.FLOW_CONTROL_ERROR, "stream window overrun")
         if flags & PADDED:
             start, end = frames.unpadded(data, start, end, flags)
-        ended = flags & END_STREAM
         size = end - start
         if exchange.left >= 0:
             exchange.left = left = exchange.left - size
-            if left < 0 or (ended and left):
-                self._owed += length
+            if left < 0 or (flags & END_STREAM and left):
                 raise StreamFault(Code.PROTOCOL_ERROR, "body unlike its content-length")
-        if not ended and not size:
+        if not size and not flags & END_STREAM:
             self._glitch("empty frames")
-        exchange.kept += length
-        if ended:
-            exchange.ended = True
-        if exchange._tunnel:
-            if size:
-                exchange.tunnel_in(data[start:end])
-            if ended and exchange.upgraded:
-                exchange.tunnel_end()
-                if exchange._end is not None and not exchange.pending_bytes:
-                    self.complete(exchange)
-        else:
-            exchange.body(data[start:end], end=ended > 0)
-        if not exchange.stopped and exchange.kept:
-            kept, exchange.kept = exchange.kept, 0
-            self.taken(exchange, kept)
+        pieces.append(data[start:end])
 
     def taken(self, exchange: ServerExchange, size: int) -> None:
         """The upstream took bytes of the body: the client may send as many again."""
@@ -943,7 +686,9 @@ class ServerConnection(asyncio.Protocol):
                 raise ConnectionFault(Code.FRAME_SIZE_ERROR, "SETTINGS of a length that is none")
             return
         self.apply(payload)
-        self._control(SETTINGS_ACK)
+        self._control(SETTINGS_ACK)  # before anything that is sent under the new settings
+        if self.blocked:
+            self._pump()
 
     def apply(self, payload: bytes) -> None:
         """Take over the client's settings."""
@@ -954,8 +699,6 @@ class ServerConnection(asyncio.Protocol):
                 exchange.window += change
                 if exchange.window > MAX_WINDOW:
                     raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "window too large")
-            if change > 0 and self.blocked:
-                self._pump()
 
     def _read_reset(self, payload: bytes, number: int) -> None:
         if not number & 1 or number > self._last:
@@ -1120,7 +863,7 @@ class ServerConnection(asyncio.Protocol):
         """Drain: take the requests that are on their way, refuse later ones, close when all are answered."""
         if self._drain_step or self.over:
             return
-        if self._greeting:
+        if self._greeting and not self.streams:
             self._close(Code.NO_ERROR, "")
             return
         self._drain_step = 1
@@ -1148,9 +891,9 @@ class ServerConnection(asyncio.Protocol):
     def tick(self, now: float) -> bool:
         """Compare the connection's clocks with now; True if a request is in progress."""
         if self.over:
-            if not self._since:
+            if not self._since or self._moves(now):
                 self._since = now
-            elif now - self._since > LINGER:
+            elif now - self._since > (LINGER if not self._unsent[0] else self._http2.stall_time):
                 self.transport.abort()
             return False
         limits = self._limits
@@ -1163,7 +906,7 @@ class ServerConnection(asyncio.Protocol):
             elif now - self._since > limits.head_time:
                 self._close(Code.ENHANCE_YOUR_CALM, "frame not complete in time")
                 return False
-        if self.clogged and self._stuck(now):
+        if self.clogged and not self._moves(now) and now - self._unsent[1] > self._http2.stall_time:
             self.owner.ended("client does not read")
             self.transport.abort()
             return False
@@ -1182,9 +925,10 @@ class ServerConnection(asyncio.Protocol):
             self._close(Code.NO_ERROR, "")
         return False
 
-    def _stuck(self, now: float) -> bool:
-        """Whether a client has taken nothing of what waits in its socket for too long."""
+    def _moves(self, now: float) -> bool:
+        """Whether the client took something of what waits in its socket since the last look."""
         unsent = self.transport.get_write_buffer_size()
-        if unsent != self._unsent[0]:
-            self._unsent = (unsent, now)
-        return now - self._unsent[1] > self._http2.stall_time
+        if unsent == self._unsent[0]:
+            return False
+        self._unsent = (unsent, now)
+        return True
