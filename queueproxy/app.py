@@ -20,6 +20,10 @@ from queueproxy import drain, probe, proxy, stats
 from queueproxy.config import Config
 
 if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable
+
+    from kncore.net.tls import CertificateFiles
     from queueproxy.telemetry import Telemetry
 
 __all__ = ["serve", "stack"]
@@ -97,17 +101,23 @@ async def serve(config: Config) -> None:
 
             listeners.append((Server(introspect.profiles(Profiler()), ticker=ticker), config.profiling_port))
         for server, port in listeners:
-            try:
-                await server.listen(config.listen_host, port)
-            except OSError as exc:
-                why = os.strerror(exc.errno).lower() if exc.errno else str(exc)  # asyncio's text repeats the address
-                raise ConfigError(f"cannot listen on {config.listen_host or '*'}:{port}: {why}") from exc
+            await listen(server, config.listen_host, port)
+        certificate = certificate_of(config)
+        fronts = [main]
+        if certificate is not None:
+            from queueproxy.tls import marked
+
+            secure = Server(marked(handler), ticker=ticker, limits=LIMITS)
+            fronts.append(secure)
+            await listen(secure, config.listen_host, config.https_port, tls=certificate.current)
         log.info("queue-proxy listening", extra={"port": config.serving_port, "app": config.user_port})
 
         async def leave() -> None:
             await drainer.drained(loop.time(), ticker)
             now = loop.time()
-            await main.drain(now + max(config.timeout, TUNNELS), tunnels=now + TUNNELS)
+            async with asyncio.TaskGroup() as group:
+                for server in fronts:
+                    group.create_task(server.drain(now + max(config.timeout, TUNNELS), tunnels=now + TUNNELS))
             for server, _ in listeners[1:]:
                 await server.drain(loop.time() + 1.0)
             if telemetry is not None and telemetry.push is not None:
@@ -118,8 +128,34 @@ async def serve(config: Config) -> None:
             parts.append(stream)
         if telemetry is not None and telemetry.push is not None:
             parts.append(telemetry.push)
+        if certificate is not None:
+            parts.append(certificate)
         await runtime.serve(parts, stop, drain=leave)
     ticker.close()
+
+
+async def listen(
+    server: Server, host: str | None, port: int, *, tls: "Callable[[], ssl.SSLContext] | None" = None
+) -> None:
+    """Listen, or say why not.
+
+    Raises:
+        ConfigError: the port cannot be had.
+    """
+    try:
+        await server.listen(host, port, tls=tls)
+    except OSError as exc:
+        why = os.strerror(exc.errno).lower() if exc.errno else str(exc)  # asyncio's text repeats the address
+        raise ConfigError(f"cannot listen on {host or '*'}:{port}: {why}") from exc
+
+
+def certificate_of(config: Config) -> "CertificateFiles | None":
+    """What the pod proves itself with; None if it was given nothing, and then TLS is not even loaded."""
+    if not os.path.lexists(os.path.join(config.certificates, "tls.crt")):
+        return None
+    from queueproxy.tls import certificate
+
+    return certificate(config.certificates, config.environ)
 
 
 def telemetry_of(config: Config) -> "Telemetry | None":

@@ -28,6 +28,7 @@ class Export:
 
 
 H2C_PORT: Final = 8013
+CERTIFICATES: Final = "/var/lib/knative/certs"
 """Where a queue-proxy listens whose app speaks HTTP/2 in clear."""
 
 
@@ -125,6 +126,10 @@ class Config:
     user_metrics_port: int = 9091
     """For Prometheus, with `request_metrics`."""
     profiling_port: int = 8008
+    https_port: int = 8112
+    """QUEUE_SERVING_TLS_PORT: like `serving_port` in TLS, with `certificates`."""
+    certificates: str = CERTIFICATES
+    """TORPOR_CERTIFICATES: directory that may hold tls.crt and tls.key; without them there is no TLS."""
     stats_url: str = ""
     """TORPOR_STATS_URL: websocket of the autoscaler to push stats to; empty: wait to be scraped."""
     drain_quiet: float = 30.0
@@ -171,6 +176,9 @@ class Config:
             profiling=_part(observability, "runtime").get("profiling") == "enabled",
             user_metrics_port=read.port("TORPOR_USER_METRICS_PORT", cls.user_metrics_port),
             profiling_port=read.port("TORPOR_PROFILING_PORT", cls.profiling_port),
+            https_port=read.port("QUEUE_SERVING_TLS_PORT", cls.https_port),
+            # where nothing can be mounted, the node shows volumes below a directory of the container's
+            certificates=environ.get("TORPOR_CERTIFICATES") or environ.get("TORPOR_MOUNT_ROOT", "") + CERTIFICATES,
             stats_url=environ.get("TORPOR_STATS_URL", ""),
             drain_quiet=read.seconds("TORPOR_DRAIN_QUIET", cls.drain_quiet),
             environ=environ,

@@ -359,6 +359,11 @@ class CertificateFiles:
         warn_of_dates(pair.chain, str(self._directory))
         return self.context
 
+    def current(self) -> ssl.SSLContext:
+        """The context for the next connection, once `load` has succeeded."""
+        assert self.context is not None
+        return self.context
+
     def refresh(self) -> bool:
         """Look again; True if other files are in force now. What cannot be used is logged once and changes nothing."""
         try:
