@@ -68,6 +68,7 @@ class Client:
         if settings:
             self.h2.update_settings({getattr(h2.settings.SettingCodes, k): v for k, v in settings.items()})
         self.events: list[Any] = []
+        self.said = b""
         self._read = 0
         self.turn()
 
@@ -77,6 +78,7 @@ class Client:
         while True:
             out = self.h2.data_to_send()
             if out:
+                self.said += out
                 self.relay.says(out)
             sent = self.relay.wire.sent
             if len(sent) == self._read:
