@@ -48,7 +48,7 @@ class Child:
     Args:
         command: argv; the environment is `environment` alone.
         log_path: where its stderr goes, appended.
-        on_line: called with each line of its stdout, without the newline.
+        on_line: called with each line of its stdout, without the newline; None if that goes to the log too.
         on_exit: called when it ended without being asked to.
         death_signal: what the kernel sends it when we die, however we die.
         sockets: listening sockets it inherits under the same numbers. They are ours: while the child restarts, its
@@ -62,7 +62,7 @@ class Child:
         environment: Mapping[str, str],
         *,
         log_path: Path,
-        on_line: Callable[[str], None] = lambda line: None,
+        on_line: Callable[[str], None] | None = None,
         on_exit: Callable[[Exit], None] = lambda exit_: None,
         death_signal: signal.Signals = signal.SIGKILL,
         sockets: Sequence[socket.socket] = (),
@@ -140,17 +140,17 @@ class Child:
                 *self._command,
                 env=self._environment,
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
+                stdout=errors if self._on_line is None else asyncio.subprocess.PIPE,
                 stderr=errors,
                 start_new_session=True,
                 preexec_fn=tie,
                 pass_fds=self._descriptors,
                 limit=1 << 20,
             )
-        assert self._process.stdout is not None
-        while True:
+        lines = self._process.stdout
+        while lines is not None and self._on_line is not None:
             try:
-                line = await self._process.stdout.readline()
+                line = await lines.readline()
             except ValueError:  # a line over the limit: drop what was buffered and go on
                 continue
             if not line:
