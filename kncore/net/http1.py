@@ -34,6 +34,7 @@ import httptools
 from kncore.net.chunked import ChunkedReader, chunk
 from kncore.net.errors import BadMessage
 from kncore.net.exchange import Exchange
+from kncore.net.hangup import hung_up
 from kncore.net.heads import DEFAULT_LIMITS, REASONS, SILENT, RequestHead, RequestLimits, read_request
 
 if TYPE_CHECKING:
@@ -651,6 +652,8 @@ class ServerConnection(asyncio.Protocol):
         if exchange is not None:
             if not exchange.body_done:
                 self._watch_body(exchange, now)
+            if self._paused and hung_up(self.transport, half=exchange.upstream is None):
+                self.transport.abort()  # nobody reads, so nobody else would notice
             exchange.tick(now)
             return True
         if not self._since:

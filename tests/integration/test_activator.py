@@ -2,6 +2,7 @@
 
 import asyncio
 import collections
+import select
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -272,6 +273,48 @@ async def test_big_body_is_held_within_bounds_and_then_flows(activator) -> None:
         assert answer.body == body
 
 
+PART = b"POST / HTTP/1.1\r\nHost: hello.default.localhost\r\nContent-Length: 4000000\r\n\r\n" + bytes(
+    3 * HOLD_LIMIT // 2
+)
+"""More than is held of a body: nothing of the connection is read any more."""
+
+
+@pytest.mark.skipif(not hasattr(select, "POLLRDHUP"), reason="only Linux tells of the end of what is not read")
+async def test_client_with_a_large_body_that_hangs_up_while_it_waits(activator) -> None:
+    revision = activator.revision()
+    async with await activator.client() as leaves, await activator.client() as resets:
+        for client in (leaves, resets):
+            await client.send(PART)
+        await until(lambda: revision.throttler.waiting == 2)
+        await until(lambda: all(one.exchange.bytes_in > HOLD_LIMIT for one in revision.throttler.waiters()))
+        resets.reset()
+        await until(lambda: revision.throttler.waiting == 1)
+    await until(lambda: revision.throttler.waiting == 0)
+    assert revision.throttler.statistics().waiting_bytes == 0
+
+
+async def test_client_of_a_stalled_upload_that_resets(activator) -> None:
+    """The pod reads nothing, so the client is not read either."""
+    revision = activator.revision()
+
+    class Stalled(Pod):
+        async def _serve(self, connection: Connection) -> None:
+            if b"K-Network-Probe" in await connection.head():
+                await connection.send(ok(b"queue", b"Connection: close"))
+            else:
+                await asyncio.sleep(10)
+
+    async with Stalled() as pod, await activator.client() as client:
+        activator.pods(pod.port)
+        await until(lambda: activator.backends.statistics().healthy == 1)
+        sending = asyncio.ensure_future(client.send(PART + bytes(3_000_000)))
+        await until(lambda: revision.throttler.statistics().in_flight == 1)
+        await asyncio.sleep(0.05)
+        client.reset()
+        await until(lambda: revision.throttler.statistics().in_flight == 0)
+        await asyncio.gather(sending, return_exceptions=True)
+
+
 async def test_chunked_body_waits_too(activator) -> None:
     revision = activator.revision()
     async with Pod() as pod, await activator.client() as client:
@@ -462,6 +505,8 @@ async def test_request_in_flight_at_a_pod_that_leaves_is_finished(activator) -> 
         test_requests_that_wait_are_answered_once_each_and_in_order,
         test_client_that_hangs_up_while_it_waits,
         test_big_body_is_held_within_bounds_and_then_flows,
+        test_client_with_a_large_body_that_hangs_up_while_it_waits,
+        test_client_of_a_stalled_upload_that_resets,
         test_pipelined_requests_wait_and_are_answered_in_order,
         test_pod_killed_under_load_costs_no_request,
         test_all_pods_killed_under_load_and_another_one_comes,
