@@ -11,6 +11,8 @@ TUNNELS: set[web.WebSocketResponse] = set()
 ready = True
 live = True
 probes = 0
+heard: list[str] = []
+news = asyncio.Event()
 
 
 async def hello(request: web.Request) -> web.Response:
@@ -71,6 +73,40 @@ async def change(request: web.Request) -> web.Response:
     return web.Response()
 
 
+PAGE = """<!doctype html><title>events</title><script>
+const events = new EventSource("/events");
+events.onmessage = event => fetch("/heard?event=" + event.data, {method: "POST"});
+events.addEventListener("end", () => events.close());
+</script>"""
+
+
+async def page(request: web.Request) -> web.Response:
+    """A page that listens to /events and says which it heard."""
+    return web.Response(text=PAGE, content_type="text/html")
+
+
+async def events(request: web.Request) -> web.StreamResponse:
+    """Four events, each sent only when the one before was heard."""
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
+    await response.prepare(request)
+    for number in range(1, 5):
+        await response.write(f"data: {number}\n\n".encode())
+        async with asyncio.timeout(10):
+            while str(number) not in heard:
+                news.clear()
+                await news.wait()
+    await response.write(b"event: end\ndata:\n\n")
+    return response
+
+
+async def hear(request: web.Request) -> web.Response:
+    """Note what a page heard, and tell."""
+    if request.method == "POST":
+        heard.append(request.query["event"])
+        news.set()
+    return web.Response(text=" ".join(heard))
+
+
 async def close_tunnels(app: web.Application) -> None:
     """On SIGTERM: end WebSockets as an app should."""
     for opened in set(TUNNELS):
@@ -87,6 +123,10 @@ app.add_routes([
     web.get("/ready", is_ready),
     web.get("/live", is_live),
     web.post("/change", change),
+    web.get("/page", page),
+    web.get("/events", events),
+    web.get("/heard", hear),
+    web.post("/heard", hear),
 ])  # fmt: skip
 port = int(os.environ.get("FIXED_PORT") or os.environ["PORT"])
 web.run_app(app, host="127.0.0.1", port=port, print=None, shutdown_timeout=60)
