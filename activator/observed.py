@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Final
 from activator.revision import Key, Passage, Revision, Settings
 from kncore.net.exchange import Exchange
 from kncore.net.headers import value_of
-from kncore.net.requestlog import Identity, facts, proto, status_of
+from kncore.net.requestlog import Identity, facts, status_of
 from kncore.telemetry.requests import Requests, route_tag
 from kncore.telemetry.traces import Part, Trace, Tracer
 
@@ -95,6 +95,22 @@ def wants_timing(prefer: bytes) -> bool:
     )
 
 
+class _Extra:
+    """What only some observed requests need."""
+
+    __slots__ = ("asked", "carried", "nap", "route", "trace")
+
+    def __init__(self, route: float, *, asked: bool, trace: Trace | None) -> None:
+        self.route = route
+        self.asked = asked
+        """The client wants a receipt."""
+        self.trace = trace
+        self.carried = 0.0
+        """When a connection took the request."""
+        self.nap: Wake | None = None
+        """The wake-up that it waited for."""
+
+
 class Observed(Passage):
     """A Passage that knows where its time went.
 
@@ -102,7 +118,7 @@ class Observed(Passage):
         entered: `perf_counter` when routing began, 0 if the request has no `Prefer`.
     """
 
-    __slots__ = ("_asked", "_began", "_carried", "_nap", "_observer", "_route", "_sent", "_trace")
+    __slots__ = ("_began", "_extra", "_observer", "_sent")
 
     def __init__(
         self,
@@ -114,51 +130,54 @@ class Observed(Passage):
         observer: Observer | None,
         entered: float = 0.0,
     ) -> None:
-        super().__init__(exchange, revision, drop, add, authority)
+        Passage.__init__(self, exchange, revision, drop, add, authority)
         self._observer = observer
-        self._began = perf_counter()
-        self._route = self._began - entered if entered else 0.0
-        self._asked = bool(entered) and wants_timing(exchange.value(b"prefer"))
         self._sent = 0.0
-        self._carried = 0.0
-        self._nap: Wake | None = None
-        self._trace: Trace | None = None
+        self._began = began = perf_counter()
+        tracer = None if observer is None else observer.tracer
+        asked = bool(entered) and wants_timing(exchange.value(b"prefer"))
+        if asked or tracer is not None:
+            trace = None if tracer is None else self._join(tracer)
+            self._extra: _Extra | None = _Extra(began - entered if entered else 0.0, asked=asked, trace=trace)
+        else:
+            self._extra = None
 
     def start(self) -> None:
-        exchange, observer = self.exchange, self._observer
-        if observer is not None:
+        exchange, extra = self.exchange, self._extra
+        if self._observer is not None:
             exchange.on_done(self._over)
-            if observer.tracer is not None:
-                self._join(observer.tracer)
-        if self._asked:
-            exchange.on_carry(self._connected)
-            exchange.on_answer(self._answered)
+        if extra is None or not extra.asked:
+            Passage.start(self)
+            return
+        exchange.on_carry(self._connected)
+        exchange.on_answer(self._answered)
         asleep = not self.revision.throttler.capacity
-        super().start()
+        Passage.start(self)
         if asleep:
-            self._nap = self.revision.waking()
+            extra.nap = self.revision.waking()
 
     def proceed(self) -> None:
         if not self._sent:
             self._sent = perf_counter()
-            if self._trace is not None and self._trace.sampled:
-                self._trace.turn = time.time()
-        super().proceed()
+            if self._extra is not None and self._extra.trace is not None:
+                self._extra.trace.turn = time.time()
+        Passage.proceed(self)
 
     def _connected(self, _: Exchange) -> None:
-        self._carried = perf_counter()
+        if self._extra is not None:
+            self._extra.carried = perf_counter()
 
     def _answered(self, exchange: Exchange, status: int, lines: list[bytes]) -> None:
-        super()._answered(exchange, status, lines)
-        if self._asked:
-            lines.append(b"Server-Timing: " + self._receipt(perf_counter(), time.time()).encode())
+        Passage._answered(self, exchange, status, lines)
+        if self._extra is not None and self._extra.asked:
+            lines.append(b"Server-Timing: " + self._receipt(self._extra, perf_counter(), time.time()).encode())
 
-    def _receipt(self, now: float, unix: float) -> str:
+    def _receipt(self, extra: _Extra, now: float, unix: float) -> str:
         sent = self._sent or now
-        carried = self._carried or sent
+        carried = extra.carried or sent
         waited = sent - self._began
         wake, detail = 0.0, ""
-        if (nap := self._nap) is not None and nap.probed is not None:
+        if (nap := extra.nap) is not None and nap.probed is not None:
             began = unix - (now - self._began)
             wake = min(max(nap.probed - began, 0.0), waited)
             if nap.endpoint is not None:
@@ -167,49 +186,53 @@ class Observed(Passage):
         elif nap is not None:
             wake = waited  # the pods were behind an address of their Service, or came back by themselves
         return (
-            f"route;dur={self._route * 1e3:.1f}, queue;dur={(waited - wake) * 1e3:.1f}, "
+            f"route;dur={extra.route * 1e3:.1f}, queue;dur={(waited - wake) * 1e3:.1f}, "
             f"wake;dur={wake * 1e3:.1f}{detail}, connect;dur={(carried - sent) * 1e3:.1f}, "
             f"app;dur={(now - carried) * 1e3:.1f}"
         )
 
     # for the observer ------------------------------------------------------------------------------------------------
 
-    def _join(self, tracer: Tracer) -> None:
+    def _join(self, tracer: Tracer) -> Trace:
         fields = self.exchange.fields
-        parent = self.exchange.value(b"traceparent") if b"traceparent" in fields else b""
-        self._trace = trace = tracer.begin(parent)
+        trace = tracer.begin(self.exchange.value(b"traceparent") if b"traceparent" in fields else b"")
         self._drop = frozenset((*self._drop, b"traceparent"))
         self._add = (*self._add, trace.line)
+        return trace
 
     def _over(self, exchange: Exchange) -> None:
-        observer = self._observer
+        observer, revision, sent = self._observer, self.revision, self._sent
         assert observer is not None
         now = perf_counter()
         total = now - self._began
-        known = observer.of(self.revision)
+        known = observer.known.get(revision.key)
+        if known is None or known.settings is not revision.settings:
+            known = observer.of(revision)
         if observer.measure:
             known.requests.record(
                 (
                     exchange.method,
                     exchange.status or status_of(exchange),
                     exchange.scheme,
-                    proto(exchange),
+                    "HTTP/1.0" if exchange.head.old else exchange.protocol,
                     self._tag(),
                 ),
                 total,
-                now - self._sent if self._sent else -1.0,
+                now - sent if sent else -1.0,
                 exchange.bytes_in,
                 exchange.bytes_out,
             )
         if observer.log is not None:
             observer.log(exchange, known.identity, total)
-        if self._trace is not None and self._trace.sampled and observer.tracer is not None:
-            self._tell(observer.tracer, self._trace, known.identity)
+        if self._extra is not None and (trace := self._extra.trace) is not None and trace.sampled:
+            assert observer.tracer is not None
+            self._tell(observer.tracer, trace, known.identity)
 
     def _tag(self) -> bytes:
         """The route tag: the client's headers, unless the route wrote its own."""
-        fields, drop = self.exchange.fields, self._drop
-        written = [line for line in self._add if line[:16] == b"Knative-Serving-"]
+        fields, drop, add = self.exchange.fields, self._drop, self._add
+        # a route's own lines come last
+        written = () if add[-1][:12] == b"X-Forwarded-" else [line for line in add if line[:16] == b"Knative-Serving-"]
         if not written and _TAG not in fields and _DEFAULT not in fields:
             return b"kn:disabled"
         told = {line.partition(b":")[0].lower(): value_of(line) for line in written}
@@ -221,9 +244,8 @@ class Observed(Passage):
     def _tell(self, tracer: Tracer, trace: Trace, identity: Identity) -> None:
         end = time.time()
         attributes = facts(self.exchange)
-        attributes |= dict(
-            zip(ATTRIBUTES, (identity.service, identity.configuration, identity.name, identity.namespace), strict=True)
-        )
+        owner = (identity.service, identity.configuration, identity.name, identity.namespace)
+        attributes |= zip(ATTRIBUTES, owner, strict=True)
         failed = f"status {attributes['http.response.status_code']}" if status_of(self.exchange) >= 500 else ""
         parts = [Part("handle", trace.began, end, attributes, failed)]
         if trace.turn:

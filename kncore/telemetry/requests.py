@@ -26,6 +26,7 @@ Key = tuple[bytes, int, bytes, str, bytes]
 
 OVERFLOW: Final = b"kn:overflow"
 
+_SHORT: Final = LATENCY_BUCKETS[0]
 _METHODS: Final = frozenset(
     {b"CONNECT", b"DELETE", b"GET", b"HEAD", b"OPTIONS", b"PATCH", b"POST", b"PUT", b"QUERY", b"TRACE"}
 )
@@ -132,21 +133,25 @@ class Requests:
             sent: bytes of the answer's.
         """
         series = self._by_key.get(key) or self._find(key)
-        # written out: a call of `Distribution.observe` costs as much as what it does
+        # Written out, because a call of `Distribution.observe` costs as much as what it does; and most values are in the
+        # first bucket, which needs no search.
         seen = series.total
-        seen.counts[bisect_left(LATENCY_BUCKETS, total)] += 1
+        seen.counts[0 if total <= _SHORT else bisect_left(LATENCY_BUCKETS, total)] += 1
         seen.sum += total
         if inside >= 0:
             seen = series.inside
-            seen.counts[bisect_left(LATENCY_BUCKETS, inside)] += 1
+            seen.counts[0 if inside <= _SHORT else bisect_left(LATENCY_BUCKETS, inside)] += 1
             seen.sum += inside
             waited = total - inside
             seen = series.waited
-            seen.counts[bisect_left(LATENCY_BUCKETS, waited)] += 1
+            seen.counts[0 if waited <= _SHORT else bisect_left(LATENCY_BUCKETS, waited)] += 1
             seen.sum += waited
         seen = series.received
-        seen.counts[bisect_left(COUNT_BUCKETS, received)] += 1
-        seen.sum += received
+        if received:
+            seen.counts[bisect_left(COUNT_BUCKETS, received)] += 1
+            seen.sum += received
+        else:
+            seen.counts[0] += 1
         seen = series.sent
         seen.counts[bisect_left(COUNT_BUCKETS, sent)] += 1
         seen.sum += sent
