@@ -19,7 +19,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from kncore.net.dial import Tls, dial
-from kncore.net.errors import ConnectFailed
+from kncore.net.errors import ConnectFailed, UpstreamGarbage
 from kncore.net.http2.upstream import FIRST_STREAMS, ClientConnection
 
 if TYPE_CHECKING:
@@ -132,15 +132,12 @@ class Http2Address:
 
     def _take(self, connection: ClientConnection) -> None:
         """A connection is up."""
-        if self.tls is not None:
-            session = connection.transport.get_extra_info("ssl_object")
-            if session.selected_alpn_protocol() != "h2":
-                self._downgrade(connection)
-                return
-        if connection.transport.is_closing():
-            self._failed(f"connect to {self.host}:{self.port}: closed at once")
+        if not connection.agreed:
+            self._downgrade(connection)
             return
-        connection.greet()
+        if connection.transport.is_closing():
+            self._failed(f"connect to {self.host}:{self.port}: closed at once", connection.failure)
+            return
         if self._closed:
             connection.discard()
             return
@@ -158,13 +155,19 @@ class Http2Address:
         for exchange in waiting:
             self._plain.submit(exchange)
 
-    def _failed(self, why: str) -> None:
-        """A dial failed: so do those who wait, unless another connection may still take them."""
+    def _failed(self, why: str, garbage: str = "") -> None:
+        """A dial failed: so do those who wait, unless another connection may still take them.
+
+        Args:
+            garbage: it came up, and what it said is not HTTP/2.
+        """
         if self._open or self._dials:
             return
         waiting, self._waiting = self._waiting, deque()
         for exchange in waiting:
-            exchange.upstream_failed(ConnectFailed(why))
+            exchange.upstream_failed(
+                UpstreamGarbage(garbage, written=False, answered=True) if garbage else ConnectFailed(why)
+            )
 
     # for the pool ---------------------------------------------------------------------------------------------------
     def expire(self, now: float) -> None:

@@ -232,6 +232,10 @@ class ClientConnection(asyncio.Protocol):
         self.limit = FIRST_STREAMS
         """Streams at once; 0 from when it takes no more."""
         self.streams: dict[int, _Stream] = {}
+        self.agreed = True
+        """The upstream did not choose another protocol by ALPN."""
+        self.failure = ""
+        """Why it was given up, if that was the upstream's fault."""
         self.idle_since = 0.0
         """For the pool: loop time of the first visit that found it without a stream."""
         self._scheme = scheme
@@ -409,10 +413,10 @@ class ClientConnection(asyncio.Protocol):
     # transport ------------------------------------------------------------------------------------------------------
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
-
-    def greet(self) -> None:
-        """Begin to speak; for whoever dialled, once the peer is known to be the right one."""
-        self.transport.write(_HELLO)
+        session = transport.get_extra_info("ssl_object")
+        self.agreed = session is None or session.selected_alpn_protocol() == "h2"
+        if self.agreed:
+            self.transport.write(_HELLO)
 
     def pause_writing(self) -> None:
         self.clogged = True
@@ -528,7 +532,7 @@ class ClientConnection(asyncio.Protocol):
             self._write(goaway(0, fault.code, fault.reason.encode()))
             self._flush()
             self._shut()
-        failure = f"upstream broke the HTTP/2 protocol: {fault.reason}"
+        self.failure = failure = f"upstream broke the HTTP/2 protocol: {fault.reason}"
         for stream in self._end_all():
             self._garbage(stream, failure)
         self._be_lost()

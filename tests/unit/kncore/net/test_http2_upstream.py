@@ -28,7 +28,6 @@ class Far:
         self.wire = Wire()
         self.near = ClientConnection(self)
         self.near.connection_made(self.wire)  # type: ignore[arg-type]
-        self.near.greet()
         self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding="utf-8"))
         if settings:
             self.h2.update_settings(settings)
