@@ -217,6 +217,7 @@ async def main(config: Config) -> None:
                     reporter=reporter,
                     wakes=wakes,
                     tenants=tenants,
+                    ticker=ticker,
                 )
 
             classes = config.classes

@@ -31,6 +31,7 @@ from kncore.breaker import QueueFull
 from kncore.net.errors import UpstreamError
 from kncore.net.exchange import HOLD_LIMIT, TEXT, Clocks, Exchange, Upstream
 from kncore.net.overload import Overloaded
+from kncore.net.ticker import Ticker
 
 __all__ = ["MAX_ATTEMPTS", "Addresses", "Key", "Passage", "Revision", "Settings", "not_found"]
 
@@ -90,6 +91,7 @@ class Revision:
         reporter: Reporter,
         wakes: Wakes,
         tenants: Tenants | None = None,
+        ticker: Ticker | None = None,
     ) -> None:
         self.key = key
         self.settings = settings
@@ -108,6 +110,7 @@ class Revision:
         self._addresses = addresses
         self._http2 = settings.http2
         self._backends = backends
+        self._ticker = ticker
         self._wakes = wakes
 
     def change(self, settings: Settings) -> None:
@@ -172,8 +175,10 @@ class Revision:
         self._wakes.end(wake)
 
     def hurry(self) -> None:
-        """Somebody waits."""
+        """Somebody waits: pods are asked often, and the clocks of who waits are looked at often."""
         self._backends.hurry(self.key)
+        if self._ticker is not None and self._ticker.slow:
+            self._ticker.wake()
 
     def come_again(self) -> bytes:
         """The `Retry-After` line for a request that is refused: when a place will be free, or a pod be there, as far

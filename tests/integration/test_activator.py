@@ -16,10 +16,12 @@ from activator.probe import probe
 from activator.reporter import Reporter
 from activator.revision import Addresses, Revision, Settings
 from activator.routes import Table
+from activator.tenants import Tenants
 from activator.upstreams import Upstreams
 from activator.wakes import Wakes
 from kncore.clock import SystemClock
 from kncore.net.exchange import HOLD_LIMIT
+from kncore.net.overload import Turns
 from kncore.net.pool import Pool
 from kncore.net.server import Server
 from kncore.net.ticker import Ticker
@@ -46,6 +48,9 @@ class Activator:
 
     def __init__(self, pool: Pool, ticker: Ticker) -> None:
         self.pool = pool
+        self.ticker = ticker
+        loop = asyncio.get_running_loop()
+        self.tenants = Tenants(Turns(loop))
         self.frames: list[bytes] = []
         self.backends = Backends(probe)
         self.upstreams = Upstreams(pool)
@@ -70,6 +75,8 @@ class Activator:
             backends=self.backends,
             reporter=self.reporter,
             wakes=self.wakes,
+            tenants=self.tenants,
+            ticker=self.ticker,
         )
         self.proxy.revisions[KEY] = made
         self.backends.add(KEY, made, early=True)
@@ -105,6 +112,9 @@ async def an_activator() -> AsyncIterator[Activator]:
         for revision in made.proxy.revisions.values():
             left = revision.throttler.statistics()
             assert (left.in_flight, left.waiting, left.waiting_bytes) == (0, 0, 0)
+        assert made.tenants.turns is not None
+        assert made.tenants.turns.statistics().queued == 0
+        assert (made.tenants.waiting, made.tenants.waiting_bytes) == (0, 0)
         await asyncio.gather(probing, return_exceptions=True)
 
 
@@ -237,6 +247,16 @@ async def test_time_is_up_while_it_waits(activator) -> None:
     assert answer.status == 504
     assert answer.body.rstrip() == b"activator request timeout"
     assert revision.throttler.waiting == 0
+
+
+async def test_clocks_are_looked_at_closely_from_the_first_request_that_waits(activator) -> None:
+    """After a time without requests it is once a second only."""
+    revision = activator.revision()
+    await until(lambda: activator.ticker.slow)
+    async with await activator.client() as client:
+        await client.send(GET)
+        await until(lambda: revision.throttler.waiting == 1)
+        assert not activator.ticker.slow
 
 
 async def test_queue_is_full(activator) -> None:
