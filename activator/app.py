@@ -12,9 +12,9 @@ names work where no resolver knows them.
 """
 
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import parse_qs
 
 import orjson
@@ -57,6 +57,14 @@ DROP_HTTPS: Final = DROP_PUBLIC | {b"x-forwarded-proto"}
 """With TLS ending here nobody else knows better how the request came."""
 DROP_INTERNAL: Final = _REPLACED | {b"k-network-hash", b"knative-serving-namespace", b"knative-serving-revision"}
 DROP_ELSEWHERE: Final = HOP_BY_HOP | {b"host"}
+
+
+class Way(NamedTuple):
+    """What a request head comes to at one target; kept with the head, for it may come again."""
+
+    target: Target
+    drop: frozenset[bytes]
+    add: Sequence[bytes]
 
 
 class Proxy:
@@ -236,7 +244,7 @@ class Proxy:
 
     def _follow(self, exchange: Exchange, host: Host, drop: frozenset[bytes]) -> None:
         entered = perf_counter() if b"prefer" in exchange.fields else 0.0
-        path = host.find(exchange.target, exchange.value)
+        path = host.only or host.find(exchange.target, exchange.value)
         if path is None:
             self._unknown(exchange, self._name(exchange.host))
             return
@@ -245,17 +253,18 @@ class Proxy:
         if revision is None:
             exchange.respond(404, not_found(target.key))
             return
-        add = _added(exchange, drop)
-        if target.lines:
-            drop = self._drop(drop, target)
-            add += target.lines
+        way: Way | None = exchange.head.plan
+        if way is None or way.target is not target:
+            way = exchange.head.plan = Way(target, self._drop(drop, target), (*_added(exchange, drop), *target.lines))
         if entered or self.observer is not None:
-            Observed(exchange, revision, drop, add, path.authority, self.observer, entered).start()
+            Observed(exchange, revision, way.drop, way.add, path.authority, self.observer, entered).start()
         else:
-            Passage(exchange, revision, drop, add, path.authority).start()
+            Passage(exchange, revision, way.drop, way.add, path.authority).start()
 
     def _drop(self, drop: frozenset[bytes], target: Target) -> frozenset[bytes]:
-        """What is not passed on when the target adds lines of its own."""
+        """What is not passed on: where the target adds lines, also what clients send under their names."""
+        if not target.lines:
+            return drop
         drops = self._drops.get((drop, target.names))
         if drops is None:
             if len(self._drops) >= 1_000:

@@ -65,7 +65,8 @@ class RequestStats:
 
     def arrive(self, now: float, proxied: bool = False) -> None:
         """A request came in."""
-        self._advance(now)
+        if now != self._changed:  # a loop's time stands still while it turns, and many requests come in one turn
+            self._advance(now)
         self._count += 1
         self._concurrency += 1
         if proxied:
@@ -74,7 +75,8 @@ class RequestStats:
 
     def leave(self, now: float, proxied: bool = False) -> None:
         """A request that arrived is over; `proxied` as then."""
-        self._advance(now)
+        if now != self._changed:
+            self._advance(now)
         self._concurrency -= 1
         if proxied:
             self._proxied -= 1

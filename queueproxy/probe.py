@@ -17,7 +17,7 @@ from kncore.net import probe as probes
 from kncore.net.exchange import Exchange, Handler
 from queueproxy.config import Probe
 from queueproxy.drain import Drainer
-from queueproxy.proxy import Layer, plan_of
+from queueproxy.proxy import Layer, Plan, plan_of
 
 __all__ = ["Prober", "answer"]
 
@@ -115,7 +115,7 @@ def answer(prober: Prober, drainer: Drainer) -> Layer:
 
     def layer(inner: Handler) -> Handler:
         def handle(exchange: Exchange) -> None:
-            plan = plan_of(exchange)
+            plan: Plan = exchange.head.plan or plan_of(exchange)
             if plan.health:
                 _health(exchange, prober, drainer)
             elif plan.network:

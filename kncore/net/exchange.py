@@ -407,15 +407,15 @@ class Exchange:
             self._on_carry(self)
         if keep:
             self._keeps = True
+        if self._body_paused:
+            self.release_body()
         held = self._held
         if held is None:
-            self.release_body()
             return []
         if self._held_lost or not (keep or self.method in IDEMPOTENT) or self._held_bytes > HOLD_LIMIT:
             self._held_lost = True  # written from here on: not to be repeated, so not to be kept
             self._held = None
             self._held_bytes = 0
-        self.release_body()
         return held
 
     @property
