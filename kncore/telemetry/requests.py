@@ -133,8 +133,8 @@ class Requests:
             sent: bytes of the answer's.
         """
         series = self._by_key.get(key) or self._find(key)
-        # Written out, because a call of `Distribution.observe` costs as much as what it does; and most values are in the
-        # first bucket, which needs no search.
+        # Written out: a call of `Distribution.observe` costs as much as what it does. Most values are in the first
+        # bucket, which needs no search.
         seen = series.total
         seen.counts[0 if total <= _SHORT else bisect_left(LATENCY_BUCKETS, total)] += 1
         seen.sum += total
