@@ -170,4 +170,5 @@ def parse(text: str) -> Load:
         **{name: told[name] for name in ("p50", "p99", "p999")},
         longest=told["max"],
         p95=told["p95"],
+        failures=told.get("failures") or {},
     )

@@ -1,7 +1,8 @@
 """What one run of a load generator tells, whichever it was."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 __all__ = ["Load", "NoTool"]
@@ -26,11 +27,18 @@ class Load:
     longest: float
     p95: float = math.nan
     """Not every generator tells it."""
+    failures: Mapping[str, int] = field(default_factory=dict)
+    """Errors by status or by what broke the connection, where the generator tells."""
 
     @property
     def rate(self) -> float:
         """Requests per second."""
         return self.requests / self.seconds
+
+    def told_errors(self) -> str:
+        """`3 errors (503: 2, EOF: 1)`, for people."""
+        kinds = ", ".join(f"{what}: {count}" for what, count in sorted(self.failures.items()))
+        return f"{self.errors} errors" + (f" ({kinds})" if kinds else "")
 
     def to_json(self) -> dict[str, Any]:
         """For the file; milliseconds where a name says so."""
@@ -38,6 +46,7 @@ class Load:
             "requests": self.requests,
             "seconds": round(self.seconds, 3),
             "errors": self.errors,
+            **({"failures": dict(self.failures)} if self.failures else {}),
             "rate": round(self.rate, 1),
             **{
                 f"{name}_ms": round(value * 1000, 3)

@@ -44,7 +44,7 @@ async def measure(report: Report) -> None:
                     seconds=seconds,
                     connections=CONNECTIONS,
                 )
-                report.note(f"{name}: p95 {load.p95 * 1000:.1f} ms, {load.requests} answers, {load.errors} errors")
+                report.note(f"{name}: p95 {load.p95 * 1000:.1f} ms, {load.requests} answers, {load.told_errors()}")
                 report.samples[name] = load.to_json()
                 shown[name] = [
                     f"{load.rate:,.1f}",

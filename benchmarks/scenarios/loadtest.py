@@ -40,7 +40,9 @@ async def measure(report: Report) -> None:
                 connections=CONNECTIONS,
             )
             pods = len(await running.pods(name))
-            report.note(f"{variant}: p95 {load.p95 * 1000:.1f} ms, max {load.longest:.2f} s, {pods} pods at the end")
+            report.note(
+                f"{variant}: p95 {load.p95 * 1000:.1f} ms, max {load.longest:.2f} s, {pods} pods, {load.told_errors()}"
+            )
             report.samples[variant] = {**load.to_json(), "pods": pods}
             offered = sum(RATES) * seconds
             shown[name] = [

@@ -55,7 +55,7 @@ async def measure(report: Report) -> None:
             patience=PATIENCE,
         )
         pods = len(await running.pods())
-    report.note(f"{load.requests} answers, {load.errors} errors, {pods} pods at the end")
+    report.note(f"{load.requests} answers, {load.told_errors()}, {pods} pods at the end")
     report.samples["real-traffic"] = {**load.to_json(), "pods": pods}
     rows = [
         PassLine(scenario="real-traffic", metric="errors", bound=0.0).row(load.errors),

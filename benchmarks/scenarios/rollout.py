@@ -35,7 +35,7 @@ async def measure(report: Report) -> None:
     async with platform() as running:
         for number, (variant, annotations) in enumerate(variants.items()):
             load, revisions = await _roll(running, f"roll-{number}", annotations, seconds)
-            report.note(f"{variant}: p95 {load.p95 * 1000:.1f} ms, {load.errors} errors, {revisions} revisions")
+            report.note(f"{variant}: p95 {load.p95 * 1000:.1f} ms, {revisions} revisions, {load.told_errors()}")
             report.samples[variant] = {**load.to_json(), "revisions": revisions}
             shown[variant] = [
                 f"{load.rate:,.1f}",

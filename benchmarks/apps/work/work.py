@@ -30,16 +30,19 @@ class Worker(asyncio.Protocol):
             self._pending = rest
             asked = ASKED.match(head)
             sleep, size = (int(one or 0) for one in asked.groups()) if asked else (0, 0)
+            last = b"connection: close" in head.lower()
             if sleep:
-                self._loop.call_later(sleep / 1000, self._answer, size)
+                self._loop.call_later(sleep / 1000, self._answer, size, last)
             else:
-                self._answer(size)
+                self._answer(size, last)
 
-    def _answer(self, size: int) -> None:
+    def _answer(self, size: int, last: bool) -> None:
         body = b"x" * size or b"done\n"
         self._transport.write(
             b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
         )
+        if last:
+            self._transport.close()
 
 
 async def serve() -> None:

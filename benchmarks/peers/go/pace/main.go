@@ -14,6 +14,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -31,16 +32,17 @@ import (
 )
 
 type result struct {
-	Requests int     `json:"requests"`
-	Errors   int     `json:"errors"`
-	Seconds  float64 `json:"seconds"`
-	Late     int     `json:"late"` // were due and never sent: no connection came free until the end
-	P50      float64 `json:"p50"`
-	P90      float64 `json:"p90"`
-	P95      float64 `json:"p95"`
-	P99      float64 `json:"p99"`
-	P999     float64 `json:"p999"`
-	Max      float64 `json:"max"`
+	Requests int            `json:"requests"`
+	Errors   int            `json:"errors"`
+	Seconds  float64        `json:"seconds"`
+	Late     int            `json:"late"`     // were due and never sent: no connection came free until the end
+	Failures map[string]int `json:"failures"` // errors by status, or by what broke the connection
+	P50      float64        `json:"p50"`
+	P90      float64        `json:"p90"`
+	P95      float64        `json:"p95"`
+	P99      float64        `json:"p99"`
+	P999     float64        `json:"p999"`
+	Max      float64        `json:"max"`
 }
 
 type lines []string
@@ -112,9 +114,27 @@ func main() {
 }
 
 type tally struct {
-	mutex  sync.Mutex
-	took   []float64
-	errors int
+	mutex    sync.Mutex
+	took     []float64
+	errors   int
+	failures map[string]int
+}
+
+func (t *tally) fail(status int, err error) {
+	name := strconv.Itoa(status)
+	var broken *net.OpError
+	if errors.As(err, &broken) {
+		name = broken.Op + ": " + broken.Err.Error()
+	} else if err != nil {
+		name = err.Error()
+	}
+	t.mutex.Lock()
+	if t.failures == nil {
+		t.failures = map[string]int{}
+	}
+	t.failures[name]++
+	t.errors++
+	t.mutex.Unlock()
 }
 
 func (t *tally) add(took []float64, errors int) {
@@ -127,7 +147,7 @@ func (t *tally) add(took []float64, errors int) {
 func (t *tally) result(seconds float64) result {
 	slices.Sort(t.took)
 	return result{
-		Requests: len(t.took), Errors: t.errors, Seconds: seconds,
+		Requests: len(t.took), Errors: t.errors, Failures: t.failures, Seconds: seconds,
 		P50: rank(t.took, 50), P90: rank(t.took, 90), P95: rank(t.took, 95), P99: rank(t.took, 99), P999: rank(t.took, 99.9),
 		Max: rank(t.took, 100),
 	}
@@ -200,7 +220,6 @@ func pace(opened []net.Conn, requests [][]byte, rates []float64, seconds, warm, 
 			defer working.Done()
 			reader := bufio.NewReaderSize(connection, 4096)
 			var took []float64
-			errors := 0
 			for next := range due {
 				_, err := connection.Write(next.request)
 				var status int
@@ -209,7 +228,7 @@ func pace(opened []net.Conn, requests [][]byte, rates []float64, seconds, warm, 
 				}
 				if !next.at.Before(counted) {
 					if err != nil || status >= 400 {
-						errors++
+						all.fail(status, err)
 					} else {
 						took = append(took, time.Since(next.at).Seconds())
 					}
@@ -218,7 +237,7 @@ func pace(opened []net.Conn, requests [][]byte, rates []float64, seconds, warm, 
 					break // the others go on
 				}
 			}
-			all.add(took, errors)
+			all.add(took, 0)
 		}()
 	}
 	for number := 0; number < len(plan); {
@@ -312,7 +331,7 @@ func converse(opened []net.Conn, common string, size int, seconds, warm float64)
 		go func() {
 			defer working.Done()
 			var took []float64
-			errors := 0
+			failed := 0
 			reader := bufio.NewReaderSize(connection, 1<<16)
 			_, err := connection.Write(handshake)
 			var status int
@@ -328,14 +347,14 @@ func converse(opened []net.Conn, common string, size int, seconds, warm float64)
 					_, err = reader.Discard(len(message) - 4) // an echo is not masked
 				}
 				if err != nil {
-					errors++
+					failed++
 					break
 				}
 				if !sent.Before(counted) {
 					took = append(took, time.Since(sent).Seconds())
 				}
 			}
-			all.add(took, errors)
+			all.add(took, failed)
 		}()
 	}
 	working.Wait()

@@ -21,11 +21,11 @@ func streams(opened []net.Conn, host, path string, extra [][2]string, each, size
 		go func() {
 			defer working.Done()
 			took, err := talk(connection, host, path, extra, each, size, until)
-			errors := 0
+			failed := 0
 			if err != nil {
-				errors = 1
+				failed = 1
 			}
-			all.add(took, errors)
+			all.add(took, failed)
 		}()
 	}
 	working.Wait()
