@@ -111,6 +111,7 @@ async def test_all_ways_of_talking_pass_both_proxies(platform, http) -> None:
 async def test_a_body_of_any_size_costs_no_memory(platform, http) -> None:
     platform.apply(platform.manifest(name="bulk", image="test.local/talk:1", annotations=MIN_SCALE_1))
     await platform.ready("bulk")
+    await platform.eventually(lambda: len(platform.queue_proxies()) == 1, 20, "the end of other tests' pods")
     size, piece = 256 << 20, b"x" * (1 << 18)
     proxies = [platform.pid_of("activator"), *platform.queue_proxies()]
 
