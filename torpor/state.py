@@ -1,8 +1,9 @@
 """The state directory: where it is, who uses it, and what tells others how to reach the running platform.
 
 `<state dir>/` holds `lock` (flock of the running `torpor up`), `run.json` (addresses of the running platform, for
-`torpor status` and friends), `kubeconfig` (mode 0600), `images/` (what `torpor deploy` registered), `apiserver/`,
-`node/` and `logs/`. Nothing outside it is written.
+`torpor status` and friends), `kubeconfig` (mode 0600), `ca.crt` (who vouches for the ingress, for clients to trust) and
+its key, `ingress/`, `images/` (what `torpor deploy` registered), `apiserver/`, `node/` and `logs/`. Nothing outside it
+is written.
 
 The lock is the truth: `run.json` counts only while its writer holds the lock. Who merely asks takes the lock shared for
 a moment, so askers never disturb each other, and a starting `torpor up` waits them out.
@@ -84,6 +85,8 @@ class Running:
     domain: str
     ready_seconds: float
     """From the start of `torpor up` to ready."""
+    https: str = ""
+    """host:port of the public listener in TLS."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,16 @@ class StateDir:
     @property
     def kubeconfig(self) -> Path:
         return self.path / "kubeconfig"
+
+    @property
+    def authority(self) -> Path:
+        """The certificate of who vouches for the ingress, for clients to trust."""
+        return self.path / "ca.crt"
+
+    @property
+    def ingress(self) -> Path:
+        """The ingress's certificate and key."""
+        return self.path / "ingress"
 
     @property
     def images(self) -> Path:

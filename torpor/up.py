@@ -4,7 +4,7 @@ This process is a small supervisor. It starts three children and keeps them runn
 
 - **runtime** (`torpor.embedded.node.runtime`): owns every pod process; forks queue-proxies from a warm template.
 - **control** (`torpor.embedded.control`): API server, controllers, autoscaler, node agent.
-- **activator** (`activator`): the ingress, on the public port.
+- **activator** (`activator`): the ingress, on the public ports for HTTP and HTTPS.
 
 They are separate so that each may crash alone: pods and the proxy go on serving while control restarts, and pods
 survive it too. When this process dies, however it dies, the kernel takes the children along.
@@ -62,13 +62,15 @@ class Options:
     """Manifests to apply once ready."""
     port: int = 8080
     """Public HTTP port on 127.0.0.1; the next free one when taken."""
+    https_port: int = 8443
+    """The same for HTTPS."""
     domain: str = "localhost"
     images: Sequence[Path] = ()
     """Images files."""
     environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
 
 
-def listen(wanted: int, host: str = "127.0.0.1", *, only: bool = False) -> socket.socket:
+def listen(wanted: int, host: str = "127.0.0.1", *, only: bool = False, option: str = "--port") -> socket.socket:
     """A socket listening on `wanted`, or on the next port above it that nobody has (not if `only` that one will do).
 
     Raises:
@@ -86,7 +88,7 @@ def listen(wanted: int, host: str = "127.0.0.1", *, only: bool = False) -> socke
             continue
         return made
     which = f"port {wanted}" if only else f"none of the ports {wanted} to {last}"
-    raise StartFailed(f"{which} can be had on {host}; give another with --port")
+    raise StartFailed(f"{which} can be had on {host}; give another with {option}")
 
 
 async def up(options: Options, say: Callable[[str], None], out: Callable[[str], None]) -> int:
@@ -144,9 +146,11 @@ class Supervisor:
         self._started = started
         # Our own, so that they outlive their servers: while control or the activator restarts, connections wait.
         self._public = listen(options.port)
+        self._https = listen(options.https_port, option="--https-port")
         self._internal = listen(INTERNAL_PORT, network.activator, only=True)
         self._api = listen(API_PORT)
         self._port = self._public.getsockname()[1]
+        self._https_port = self._https.getsockname()[1]
         self._api_up = asyncio.Event()
         self._control_ready = asyncio.Event()
         self._stop = asyncio.Event()
@@ -200,6 +204,10 @@ class Supervisor:
                 "activator",
                 *("--public", f"127.0.0.1:{self._port}"),
                 *("--public-fd", str(self._public.fileno())),
+                *("--https", f"127.0.0.1:{self._https_port}"),
+                *("--https-fd", str(self._https.fileno())),
+                *("--https-port", str(self._https_port)),
+                *("--certificate", str(state.ingress)),
                 *("--internal", f"{network.activator}:{INTERNAL_PORT}"),
                 *("--internal-fd", str(self._internal.fileno())),
                 *("--classes", "all"),
@@ -214,7 +222,7 @@ class Supervisor:
                 "AUTOSCALER_URL": f"ws://{network.autoscaler}:8080",
             },
             log_path=state.log("activator"),
-            sockets=[self._public, self._internal],
+            sockets=[self._public, self._https, self._internal],
             on_exit=lambda exit_: self._died("activator", exit_),
         )
         self._children = (runtime, control, activator)
@@ -236,7 +244,7 @@ class Supervisor:
                     await self._serve()
             finally:
                 await self._shut_down()
-                for sock in (self._public, self._internal, self._api):
+                for sock in (self._public, self._https, self._internal, self._api):
                     sock.close()
         return 0
 
@@ -270,11 +278,13 @@ class Supervisor:
             autoscaler=f"{self._network.autoscaler}:8080",
             domain=self._options.domain,
             ready_seconds=round(ready, 3),
+            https=f"127.0.0.1:{self._https_port}",
         )
         self._state.write_running(running)
         self._say(
             f"ready in {ready:.2f} s; services answer at http://<name>.<namespace>.{self._options.domain}:{self._port}"
         )
+        self._say(f"and in TLS at https://...:{self._https_port}, for clients that trust {self._state.authority}")
         self._out(f"export KUBECONFIG={shlex.quote(str(self._state.kubeconfig))}")
         self._say("Ctrl-C stops")
         if self._options.files:
@@ -326,8 +336,9 @@ class Supervisor:
             return False
 
     def _announce_port(self) -> None:
-        if self._port != self._options.port:
-            self._say(f"port {self._options.port} is taken; using {self._port}")
+        for wanted, got in ((self._options.port, self._port), (self._options.https_port, self._https_port)):
+            if got != wanted:
+                self._say(f"port {wanted} is taken; using {got}")
 
     def _control_line(self, line: str) -> None:
         """Control reports on its stdout, one JSON object a line: {"api": true}, {"ready": true} or {"say": text}."""

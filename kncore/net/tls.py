@@ -23,7 +23,6 @@ import datetime
 import logging
 import os
 import ssl
-import tempfile
 from dataclasses import dataclass, field
 from ssl import TLSVersion
 from typing import TYPE_CHECKING, Final, Self
@@ -234,6 +233,8 @@ def _load(context: ssl.SSLContext, pair: Pair) -> None:
             os.write(memory, pair.chain + b"\n" + pair.key)
             context.load_cert_chain(f"/proc/self/fd/{memory}", password="")
         else:
+            import tempfile  # not on Linux
+
             with tempfile.NamedTemporaryFile() as file:  # mode 0600
                 file.write(pair.chain + b"\n" + pair.key)
                 file.flush()
@@ -376,6 +377,7 @@ class CertificateFiles:
         if pair == self._seen:
             return False
         self._seen = pair
+        first = self.context is None
         try:
             self.context = self._make(pair)
         except BadCertificate as exc:
@@ -384,7 +386,8 @@ class CertificateFiles:
                 extra={"path": str(self._directory), "error": str(exc)},
             )
             return False
-        log.info(RELOADED)
+        if not first:
+            log.info(RELOADED)
         warn_of_dates(pair.chain, str(self._directory))
         return True
 

@@ -123,6 +123,9 @@ def up(
     port: Annotated[
         int, typer.Option(min=1, max=65535, help="Public HTTP port; the next free one if it is taken.")
     ] = 8080,
+    https_port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Public HTTPS port; the next free one if it is taken.")
+    ] = 8443,
     domain: Annotated[
         str, typer.Option(help="Suffix of public URLs: http://NAME.NAMESPACE.DOMAIN:PORT.")
     ] = "localhost",
@@ -156,6 +159,7 @@ def up(
         state_dir=_own(state_dir),
         files=[str(Path(file).absolute()) for file in filename or []],
         port=port,
+        https_port=https_port,
         domain=domain,
         images=[path.absolute() for path in images or []],
     )

@@ -44,7 +44,9 @@ from torpor.embedded.apiserver.errors import too_many
 from torpor.embedded.apiserver.local import LocalClient
 from torpor.embedded.apiserver.pods import ExecSession, LogOptions
 from torpor.embedded.apiserver.server import ApiServer
+from torpor.embedded.authority import LOCAL, Authority
 from torpor.embedded.images import Images
+from torpor.embedded.issuer import DataPlaneCertificates, IngressCertificate
 from torpor.embedded.node.access import NodeAccess
 from torpor.embedded.node.host import Network, find_network
 from torpor.embedded.node.kubelet import Kubelet
@@ -98,6 +100,11 @@ def report(**facts: object) -> None:
     """Tell `torpor up` something; it may have gone, and then so will we."""
     sys.stdout.buffer.write(orjson.dumps(facts) + b"\n")
     sys.stdout.buffer.flush()
+
+
+def tell(text: str) -> None:
+    """Tell the person in front of `torpor up`."""
+    report(say=text)
 
 
 class Storage:
@@ -178,7 +185,7 @@ async def main(settings: Settings) -> None:
         sock=settings.api,
         pods=pods,
         cluster_ips=AddressPool(str(network.cluster_ips)),
-        on_trouble=Storage(state.path, lambda text: report(say=text)).changed,
+        on_trouble=Storage(state.path, tell).changed,
     )
     await server.start()
     server.write_kubeconfig(state.kubeconfig)
@@ -224,6 +231,9 @@ async def main(settings: Settings) -> None:
             record=recorder.event,
         )
         kubelet.announce = workloads.announce
+        authority = Authority.load_or_make(state.path, "ca", {*LOCAL, settings.domain})
+        ingress_certificate = IngressCertificate(informers, authority, state.ingress, settings.domain, tell)
+        inside = DataPlaneCertificates(client, informers, config, state.path / "apiserver")
         parts: list[Part] = [
             _ApiServerPart(server),
             informers,
@@ -233,9 +243,11 @@ async def main(settings: Settings) -> None:
             *scaling.parts,
             *(Synced(part, informers) for part in workloads),
             kubelet,
+            ingress_certificate,
+            Synced(inside, informers),
             Readiness(informers, scaling.server.ready),
         ]
-        Announcer(informers, lambda text: report(say=text))
+        Announcer(informers, tell)
         await serve(parts, stop)
 
 

@@ -105,7 +105,7 @@ async def plant(client: Client, *, domain: str, activator: str, autoscaler: str)
     for config_map in config_maps(domain):
         await _create_if_absent(client, CONFIG_MAPS, config_map)
     for service, endpoints in (
-        _service("activator-service", activator, {"http": (80, 8012), "http2": (81, 8012)}),
+        _service("activator-service", activator, {"http": (80, 8012), "http2": (81, 8012), "https": (443, 8112)}),
         _service("autoscaler", autoscaler, {"http": (8080, 8080)}),
     ):
         await _create_if_absent(client, SERVICES, service)

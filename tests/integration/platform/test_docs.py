@@ -34,14 +34,14 @@ def blocks(page: Path) -> Iterator[tuple[str, str]]:
             yield block["text"], block["reason"] or ""
 
 
-def script(page: Path, ingress: str) -> str:
+def script(page: Path, ingress: str, https: str) -> str:
     """The page as one script; each block says where it begins, so that a failure can be found."""
-    port = ingress.rpartition(":")[2]
+    ports = {"8080": ingress.rpartition(":")[2], "8443": https.rpartition(":")[2]}
     parts = ["set -euo pipefail"]
     for number, (text, reason) in enumerate(blocks(page), 1):
         if not reason:
             parts += [f"echo '--- block {number}' >&2", text]
-    return re.sub(r"localhost:8080\b", f"localhost:{port}", "\n".join(parts))
+    return re.sub(r"localhost:(8080|8443)\b", lambda found: f"localhost:{ports[found[1]]}", "\n".join(parts))
 
 
 def runnable() -> list[Any]:
@@ -50,7 +50,7 @@ def runnable() -> list[Any]:
     made = []
     for page in PAGES:
         if list(blocks(page)):
-            uses = "kubectl " in script(page, "")
+            uses = "kubectl " in script(page, "", "")
             marks = newest.marks if uses else ()
             made.append(pytest.param(page, newest.values[0] if uses else None, marks=marks, id=page.name))
     return made
@@ -61,7 +61,7 @@ def runnable() -> list[Any]:
 def test_the_commands_of_a_page_run(
     page: Path, kubectl: programs.Kubectl | None, platform: Any, tmp_path: Path
 ) -> None:
-    text = script(page, platform.running["ingress"])
+    text = script(page, platform.running["ingress"], platform.running["https"])
     if "curl " in text and not shutil.which("curl"):
         pytest.skip("curl is not installed")
     assert BASH is not None
