@@ -196,7 +196,7 @@ class Observed(Passage):
     def _join(self, tracer: Tracer) -> Trace:
         fields = self.exchange.fields
         trace = tracer.begin(self.exchange.value(b"traceparent") if b"traceparent" in fields else b"")
-        self._drop = frozenset((*self._drop, b"traceparent"))
+        self._drop = frozenset((*self._drop, *trace.replaces))
         self._add = (*self._add, trace.line)
         return trace
 
@@ -212,7 +212,8 @@ class Observed(Passage):
             known.requests.record(
                 (
                     exchange.method,
-                    exchange.status or status_of(exchange),
+                    # what we refused counts as such also where a gRPC call got it as 200 with a `grpc-status`
+                    exchange.own_status or exchange.status or status_of(exchange),
                     exchange.scheme,
                     "HTTP/1.0" if exchange.head.old else exchange.protocol,
                     self._tag(),

@@ -88,13 +88,14 @@ async def serve(config: Config) -> None:
         admin = Server(drain.admin(drainer, ticker), ticker=ticker)
         metrics = Server(stats.serve(counter), ticker=ticker)
         listeners = [(main, config.serving_port), (admin, config.admin_port), (metrics, config.metrics_port)]
+        shown = {"main": main}
         if telemetry is not None:
-            telemetry.watch({"main": main}, pool, breaker)
+            telemetry.watch(shown, pool, breaker, counter.requests)
             if telemetry.scraped:
                 from kncore.net import introspect
 
-                shown = Server(introspect.metrics(telemetry.registry), ticker=ticker)
-                listeners.append((shown, config.user_metrics_port))
+                scraped = Server(introspect.metrics(telemetry.registry), ticker=ticker)
+                listeners.append((scraped, config.user_metrics_port))
         if config.profiling:
             from kncore.net import introspect
             from kncore.telemetry.profile import Profiler
@@ -109,6 +110,7 @@ async def serve(config: Config) -> None:
 
             secure = Server(marked(handler), ticker=ticker, limits=LIMITS)
             fronts.append(secure)
+            shown["https"] = secure
             await listen(secure, config.listen_host, config.https_port, tls=certificate.current)
         log.info("queue-proxy listening", extra={"port": config.serving_port, "app": config.user_port})
 

@@ -21,6 +21,7 @@ from kncore.net.exchange import Exchange, Handler, Upstream
 from kncore.net.pool import Pool
 from kncore.net.requestlog import facts, proto, status_of
 from kncore.net.server import Server
+from kncore.stats import RequestStats
 from kncore.telemetry.metrics import PROCESS, Metric, Point, Registry, process
 from kncore.telemetry.otlp import Push, Target
 from kncore.telemetry.requests import INVOCATION, SERVER, Requests, route_tag
@@ -33,12 +34,14 @@ __all__ = ["METRICS", "Telemetry", "Traced", "note_turn", "time_requests"]
 DEPTH: Final = Metric(
     "kn.serving.queue.depth", "gauge", "{request}", "Requests in the app and waiting for a place in it."
 )
+ACTIVE: Final = Metric("torpor.requests.active", "gauge", "{request}", "Requests that are here, waiting or not.")
 WAITING: Final = Metric("torpor.queue.waiting", "gauge", "{request}", "Requests waiting for a place in the app.")
 CAPACITY: Final = Metric("torpor.queue.capacity", "gauge", "{request}", "Places in the app.")
 REFUSED: Final = Metric("torpor.queue.refused", "counter", "{request}", "Requests refused because the queue was full.")
 METRICS: Final = (
     *SERVER,
     *INVOCATION,
+    ACTIVE,
     DEPTH,
     WAITING,
     CAPACITY,
@@ -78,8 +81,9 @@ class Telemetry:
         if config.tracing.pushes and self.push is not None:
             self.tracer = Tracer(config.sampling_rate, self.push.put)
 
-    def watch(self, servers: Mapping[str, Server], pool: Pool, breaker: Breaker | None) -> None:
-        """Show the statistics of what is bounded."""
+    def watch(self, servers: Mapping[str, Server], pool: Pool, breaker: Breaker | None, counted: RequestStats) -> None:
+        """Show the statistics of what is bounded; listeners may be added later."""
+        self.registry.add(lambda: ((ACTIVE, (), counted.concurrency),))
         self.registry.add(lambda: introspect.server_points(servers))
         self.registry.add(lambda: introspect.pool_points(pool))
         if breaker is not None:
@@ -133,7 +137,14 @@ def time_requests(requests: Requests, clock: Callable[[], float]) -> Layer:
         else:
             tag = b"kn:disabled"
         record(
-            (exchange.method, exchange.status or status_of(exchange), exchange.scheme, proto(exchange), tag),
+            (
+                exchange.method,
+                # what we refused counts as such also where a gRPC call got it as 200 with a `grpc-status`
+                exchange.own_status or exchange.status or status_of(exchange),
+                exchange.scheme,
+                proto(exchange),
+                tag,
+            ),
             total,
             total - (admitted - exchange.started) if admitted else -1.0,
             exchange.bytes_in,
@@ -195,7 +206,7 @@ class Traced:
         trace = self._traces.get(exchange)
         if trace is not None and not trace.turn:
             trace.turn = time.time()
-            exchange.drop = frozenset((*exchange.drop, b"traceparent"))
+            exchange.drop = frozenset((*exchange.drop, *trace.replaces))
             exchange.add = (*exchange.add, trace.line)
         self._app.submit(exchange, fresh=fresh)
 

@@ -33,6 +33,16 @@ ACCEPTED: Final = Metric(
 TURNED_AWAY: Final = Metric(
     "torpor.server.connections.turned_away", "counter", "{connection}", "Connections beyond the limit.", _LISTENER
 )
+EVICTED: Final = Metric(
+    "torpor.server.connections.evicted", "counter", "{connection}", "Idle connections that made room.", _LISTENER
+)
+ENDED: Final = Metric(
+    "torpor.server.http2.ended",
+    "counter",
+    "{connection}",
+    "HTTP/2 connections and streams ended for what their client did.",
+    (*_LISTENER, "error.type"),
+)
 MALFORMED: Final = Metric(
     "torpor.server.requests.malformed",
     "counter",
@@ -55,6 +65,8 @@ METRICS: Final = (
     CONNECTIONS,
     ACCEPTED,
     TURNED_AWAY,
+    EVICTED,
+    ENDED,
     MALFORMED,
     POOLED,
     DIALLED,
@@ -121,6 +133,9 @@ def server_points(servers: Mapping[str, Server]) -> Iterator[Point]:
         yield CONNECTIONS, (name,), seen.connections
         yield ACCEPTED, (name,), seen.accepted
         yield TURNED_AWAY, (name,), seen.turned_away
+        yield EVICTED, (name,), seen.evicted
+        for reason, count in seen.ended.items():
+            yield ENDED, (name, reason), count
         for status, count in seen.refused.items():
             yield MALFORMED, (name, str(status)), count
 

@@ -68,7 +68,7 @@ def read_parent(value: bytes) -> tuple[int, int, int] | None:
 class Trace:
     """What one request belongs to."""
 
-    __slots__ = ("began", "id", "line", "parent", "sampled", "span", "turn")
+    __slots__ = ("began", "id", "line", "parent", "replaces", "sampled", "span", "turn")
 
     def __init__(self, trace: int, parent: int, span: int, *, sampled: bool) -> None:
         self.id = trace
@@ -78,6 +78,8 @@ class Trace:
         self.sampled = sampled
         self.began = time.time() if sampled else 0.0
         """Unix time; of one that is not sampled nobody wants to know."""
+        self.replaces = (b"traceparent",) if parent else (b"traceparent", b"tracestate")
+        """Headers of the request that the next hop must not see: its state belongs to the trace that it came with."""
         self.turn = 0.0
         """Unix time at which the request had its turn, 0 before; noted by whoever gives it."""
         self.line = b"traceparent: 00-%032x-%016x-%02x" % (trace, span, SAMPLED if sampled else 0)
