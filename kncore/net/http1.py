@@ -159,6 +159,10 @@ class ServerExchange(Exchange):
         self._transport.write(start + body)
         connection.complete(self)
 
+    @property
+    def trailing(self) -> bool:
+        return self._chunked
+
     def _send_head(
         self, status: int, reason: bytes, lines: Sequence[bytes], length: int, body: bytes, *, end: bool
     ) -> None:

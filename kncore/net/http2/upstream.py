@@ -316,10 +316,19 @@ class ClientConnection(asyncio.Protocol):
             stream.pending.append(data)
         stream.ending = end
         stream.trailers = trailers
-        if not stream.queued:
+        if not stream.pending:
             self._send_pending(stream)
+            return
+        self._queue(stream)
         if stream.pending:
             stream.exchange.hold_body()
+
+    def _queue(self, stream: _Stream) -> None:
+        """A stream has something pending: it has its turn when those before it had theirs."""
+        if not stream.queued:
+            stream.queued = True
+            self._waiting.append(stream)
+            self._send_waiting()
 
     def _send_pending(self, stream: _Stream) -> None:
         """Send at most a turn's worth of what a stream has pending."""
@@ -857,8 +866,8 @@ class ClientConnection(asyncio.Protocol):
         if not more or stream.window > MAX_WINDOW:
             code = Code.FLOW_CONTROL_ERROR if more else Code.PROTOCOL_ERROR
             self._stream_fault(stream, code, "malformed WINDOW_UPDATE")
-        elif stream.pending and not stream.queued:
-            self._send_pending(stream)
+        elif stream.pending:
+            self._queue(stream)
 
     def _continue_block(self, flags: int, number: int, payload: bytes) -> None:
         block = self._block
@@ -887,8 +896,8 @@ class ClientConnection(asyncio.Protocol):
                 stream.window += wider
                 if stream.window > MAX_WINDOW:
                     raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "window too large")
-                if wider > 0 and stream.pending and not stream.queued:
-                    self._send_pending(stream)
+                if wider > 0 and stream.pending:
+                    self._queue(stream)
         if not self._told:
             streams = self.peer.streams
             self.limit = MAX_STREAMS if streams < 0 else min(streams, MAX_STREAMS)

@@ -208,6 +208,17 @@ async def test_large_bodies_wait_for_windows_and_hold_the_client(far: Far) -> No
     assert of(h2.events.StreamEnded, await far.listen())
 
 
+async def test_wide_windows_are_used_to_the_end() -> None:
+    far = Far({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 1_000_000})
+    far.h2.increment_flow_control_window(1_000_000)
+    await far.listen()
+    calls = [far.carries(Call()), far.carries(Call())]
+    for call in calls:
+        call.body(bytes(500_000), end=False)
+        assert not call.paused
+    assert len(sent_bytes(await far.listen())) == 1_000_000
+
+
 async def test_streams_that_wait_for_the_connection_take_turns(far: Far) -> None:
     calls = [far.carries(Call()) for _ in range(2)]
     for call in calls:

@@ -1,0 +1,267 @@
+"""gRPC by its own client and server (grpcio), through a queue-proxy process and an activator before it."""
+
+import asyncio
+import collections
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from activator.backends import Endpoints
+from kncore.testing.rawclient import RawClient
+
+from .test_activator import KEY, Activator, an_activator, until
+from .test_queueproxy import sidecar
+
+ROOT = Path(__file__).parents[2]
+APP = ROOT / "tests/data/apps/calls"
+HOST = "hello.default.localhost"
+UNLIMITED = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
+PODS = iter(f"127.0.77.{number}" for number in range(1, 250))
+"""Pods of h2c revisions listen on port 8013 of an address of their own."""
+
+
+@asynccontextmanager
+async def calls_app(**environ: str) -> AsyncIterator[int]:
+    """The app of tests/data/apps/calls as a process; its port."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "app.py", cwd=APP, env={**os.environ, **environ}, stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    try:
+        yield int(await process.stdout.readline())
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+class Service:
+    """The service under test, as its clients reach it."""
+
+    def __init__(self, target: str, pod: str, activator: Activator | None = None, host: str = HOST) -> None:
+        self.target = target
+        self.pod = pod
+        self.activator = activator
+        self.host = host
+
+    @asynccontextmanager
+    async def channel(self, *options: tuple[str, Any]) -> AsyncIterator[grpc.aio.Channel]:
+        given = (*UNLIMITED, ("grpc.default_authority", self.host), ("grpc.use_local_subchannel_pool", 1), *options)
+        async with grpc.aio.insecure_channel(self.target, options=given) as channel:
+            yield channel
+
+
+@asynccontextmanager
+async def queue_proxy(app_port: int, **environ: str) -> AsyncIterator[Service]:
+    """A queue-proxy process in front of an app that speaks h2c."""
+    address = next(PODS)
+    async with sidecar(app_port, SERVING_POD_IP=address, QUEUE_SERVING_PORT="8013", **environ):
+        yield Service(f"{address}:8013", f"{address}:8013")
+
+
+@asynccontextmanager
+async def both(app_port: int, **environ: str) -> AsyncIterator[Service]:
+    """An activator before a queue-proxy."""
+    async with queue_proxy(app_port, **environ) as queue, an_activator() as activator:
+        activator.revision(http2=True)
+        activator.backends.update(KEY, Endpoints(not_ready=frozenset({queue.pod})))
+        await until(lambda: activator.proxy.revisions[KEY].throttler.capacity > 0)
+        yield Service(f"127.0.0.1:{activator.public_port}", queue.pod, activator)
+
+
+CHAINS = {"queue-proxy": queue_proxy, "both proxies": both}
+
+
+@pytest.fixture(params=CHAINS, scope="module")
+def way(request: pytest.FixtureRequest) -> Any:
+    return CHAINS[request.param]
+
+
+@pytest.fixture
+async def service(way: Any) -> AsyncIterator[Service]:
+    async with calls_app() as port, way(port) as made:
+        yield made
+
+
+def method(channel: grpc.aio.Channel, name: str) -> Any:
+    kind = {"Download": "unary_stream", "Upload": "stream_unary", "Chat": "stream_stream"}.get(name, "unary_unary")
+    return getattr(channel, kind)(f"/test.Calls/{name}")
+
+
+async def test_every_kind_of_call(service: Service) -> None:
+    async with service.channel() as channel:
+        assert await method(channel, "Echo")(b"hello", timeout=10) == b"hello"
+        assert await method(channel, "Echo")(b"", timeout=10) == b""
+        got = [message async for message in method(channel, "Download")(b"300 1000", timeout=10)]
+        assert [int(message[:8]) for message in got] == list(range(300))
+        assert await method(channel, "Upload")(iter([b"x" * 1000] * 300), timeout=10) == b"300 300000"
+        async with asyncio.timeout(10):
+            chat = method(channel, "Chat")()
+            for number in range(50):  # each answer before the next question
+                await chat.write(b"%d" % number)
+                assert await chat.read() == b"%d" % number
+            await chat.done_writing()
+            assert await chat.read() is grpc.aio.EOF
+            assert await chat.code() is grpc.StatusCode.OK
+
+
+async def test_large_messages(service: Service) -> None:
+    large = os.urandom(12_000_000)
+    async with service.channel() as channel:
+        assert await method(channel, "Echo")(large, timeout=20) == large
+        got = [len(message) async for message in method(channel, "Download")(b"4 3000000", timeout=20)]
+        assert got == [3_000_008] * 4
+
+
+async def test_many_calls_at_once_over_one_connection(service: Service) -> None:
+    async with service.channel() as channel:
+        echo = method(channel, "Echo")
+        messages = [b"%d" % number for number in range(600)]
+        assert await asyncio.gather(*(echo(message, timeout=20) for message in messages)) == messages
+
+
+async def test_the_apps_errors_and_metadata_pass(service: Service) -> None:
+    async with service.channel() as channel:
+        for code in (1, 3, 5, 9, 13, 16):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await method(channel, "Fail")(b"%d so %% sorry" % code, timeout=10)
+            assert caught.value.code().value[0] == code
+            assert caught.value.details() == "so % sorry"
+            assert caught.value.trailing_metadata()["x-trailing"] == "there"
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await channel.unary_unary("/test.Calls/Nothing")(b"", timeout=10)
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+        metadata = (("x-text", "a, b"), ("x-raw-bin", b"\0\xff"), ("x-twice", "1"), ("x-twice", "2"))
+        call = method(channel, "Tell")(b"", timeout=10, metadata=metadata)
+        assert "'te'" not in (await call).decode()
+        assert [item for item in await call.initial_metadata() if item[0] in dict(metadata)] == list(metadata)
+        assert [item for item in await call.trailing_metadata() if item[0] in dict(metadata)] == list(metadata)
+
+
+async def test_deadlines_and_cancelled_calls_reach_the_app(service: Service) -> None:
+    async with service.channel() as channel:
+        wait = method(channel, "Wait")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await wait(b"30", timeout=0.3)
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        call = wait(b"30")
+        await asyncio.sleep(0.3)
+        call.cancel()
+        async with asyncio.timeout(10):
+            while await wait(b"0.01") != b"2 cancelled before":
+                pass
+
+
+async def test_a_client_that_breaks_off_a_stream_stops_the_app(service: Service) -> None:
+    async with service.channel() as channel:
+        endless = method(channel, "Download")(b"100000 100000")
+        assert (await endless.read())[:8] == b"00000000"
+        endless.cancel()
+        assert await method(channel, "Echo")(b"next", timeout=10) == b"next"
+
+
+async def test_http1_clients_are_served_too(service: Service) -> None:
+    host, _, port = service.target.rpartition(":")
+    async with await RawClient.connect(int(port), host) as client:
+        head = f"POST /test.Calls/Echo HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: application/grpc\r\nTE: trailers\r\n"
+        for _ in range(2):
+            answer = await client.ask(head.encode() + b"Content-Length: 8\r\n\r\n\0\0\0\0\3abc")
+            assert (answer.status, answer.body) == (200, b"\0\0\0\0\3abc")
+            assert answer.trailers["grpc-status"] == "0"
+
+
+# -- what we answer ourselves ------------------------------------------------------------------------------------------
+
+
+async def failing(channel: grpc.aio.Channel, name: str = "Echo", request: bytes = b"x", **options: Any) -> Any:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await method(channel, name)(request, timeout=20, **options)
+    return caught.value
+
+
+async def test_a_call_that_takes_too_long_is_told_so(way: Any) -> None:
+    async with calls_app() as port, way(port, REVISION_TIMEOUT_SECONDS="1") as service, service.channel() as channel:
+        error = await failing(channel, "Wait", b"30")
+        assert (error.code(), error.details()) == (grpc.StatusCode.DEADLINE_EXCEEDED, "request timeout")
+        chat = method(channel, "Chat")(timeout=20)
+        await chat.write(b"hello")
+        assert await chat.read() == b"hello"
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await chat.read()
+        assert (caught.value.code(), caught.value.details()) == (
+            grpc.StatusCode.DEADLINE_EXCEEDED,
+            "request timeout",
+        )
+
+
+async def test_an_app_that_is_not_there_is_unavailable() -> None:
+    async with calls_app() as port:
+        pass
+    async with queue_proxy(port) as service, service.channel() as channel:
+        error = await failing(channel)
+        assert error.code() is grpc.StatusCode.UNAVAILABLE
+        assert "connection refused" in error.details()
+
+
+async def test_an_app_that_dies_in_the_middle_is_unavailable(way: Any) -> None:
+    app = subprocess.Popen([sys.executable, "app.py"], cwd=APP, stdout=subprocess.PIPE)
+    assert app.stdout is not None
+    port = int(await asyncio.to_thread(app.stdout.readline))
+    try:
+        async with way(port) as service, service.channel(("grpc.enable_retries", 0)) as channel:
+            chat = method(channel, "Chat")(timeout=20)
+            await chat.write(b"hello")
+            assert await chat.read() == b"hello"
+            app.kill()
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await chat.read()
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+            assert "in the middle" in caught.value.details()
+    finally:
+        app.kill()
+        app.wait()
+        app.stdout.close()
+
+
+async def test_more_calls_than_may_wait_are_unavailable() -> None:
+    async with (
+        calls_app() as port,
+        queue_proxy(port, CONTAINER_CONCURRENCY="1") as service,
+        service.channel(("grpc.enable_retries", 0)) as channel,
+    ):
+        calls = [method(channel, "Wait")(b"0.05", timeout=20) for _ in range(14)]
+        seen = collections.Counter(await asyncio.gather(*(call.code() for call in calls)))
+        assert seen == {grpc.StatusCode.OK: 11, grpc.StatusCode.UNAVAILABLE: 3}
+        details = {await call.details() for call in calls} - {""}
+        assert all("pending request queue full" in detail for detail in details)
+
+
+async def test_hosts_that_nobody_serves_are_unimplemented() -> None:
+    async with an_activator() as activator:
+        async with Service(f"127.0.0.1:{activator.public_port}", "", host="other.example").channel() as channel:
+            error = await failing(channel)
+        assert error.code() is grpc.StatusCode.UNIMPLEMENTED
+        assert "other.example" in error.details()
+
+
+async def test_a_revision_that_wakes_takes_the_calls_that_waited() -> None:
+    async with calls_app() as port, queue_proxy(port) as queue, an_activator() as activator:
+        activator.revision(http2=True)
+        service = Service(f"127.0.0.1:{activator.public_port}", queue.pod, activator)
+        async with service.channel() as channel:
+            waiting = [asyncio.ensure_future(method(channel, "Echo")(b"%d" % n, timeout=20)) for n in range(20)]
+            revision = activator.proxy.revisions[KEY]
+            await until(lambda: revision.throttler.statistics().waiting == 20)
+            for one in waiting[:5]:
+                one.cancel()
+            await until(lambda: revision.throttler.statistics().waiting == 15)
+            activator.backends.update(KEY, Endpoints(not_ready=frozenset({queue.pod})))
+            assert await asyncio.gather(*waiting[5:]) == [b"%d" % n for n in range(5, 20)]
