@@ -15,7 +15,7 @@ import contextlib
 from benchmarks.contest import ABSENT, Contest, processors
 from benchmarks.peers import programs, sidecars
 from benchmarks.peers.activators import activators
-from benchmarks.peers.cluster import cluster
+from benchmarks.peers.cluster import HTTP1, HTTP2, cluster
 from benchmarks.peers.isolation import isolate
 from benchmarks.peers.programs import NotBuilt
 from benchmarks.platform import NotMeasured
@@ -42,5 +42,5 @@ async def measure(report: Report) -> None:
         if report.options.chosen("queue-proxy", COMPONENTS):
             Contest(report, "queue-proxy", sidecars.PROXIES, backend.address).run()
         if report.options.chosen("activator", COMPONENTS):
-            place = stack.enter_context(cluster(backend.address, generator))
+            place = stack.enter_context(cluster(dict.fromkeys((HTTP1, HTTP2), backend.address), generator))
             Contest(report, "activator", activators(place), backend.address).run()

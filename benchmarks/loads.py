@@ -55,10 +55,11 @@ class Workload:
         Raises:
             NotCarried: more than one in a thousand requests failed.
         """
-        before = cpu_seconds([proxy.pid])
         target = proxy.http2 if self.http2 and proxy.http2 else proxy
+        pid = target.pid or proxy.pid
+        before = cpu_seconds([pid])
         load = self.run(target, setting)
-        used = cpu_seconds([proxy.pid]) - before
+        used = cpu_seconds([pid]) - before
         if load.requests == 0 or load.errors > load.requests * FEW_FAILURES:
             raise NotCarried(f"{proxy.name}, {self.name}: {load.errors} errors beside {load.requests} answers")
         told = {

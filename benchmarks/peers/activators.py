@@ -42,8 +42,8 @@ def _environment(given: Cluster) -> dict[str, str]:
 
 
 def ours(given: Cluster, processor: int | None) -> AbstractContextManager[Running]:
-    """Torpor's activator."""
-    public, internal = free_ports(2)
+    """Torpor's activator; metrics are at /metrics of the port that its `admin` says."""
+    public, internal, metrics = free_ports(3)
     address = ("127.0.0.1", public)
     command = [
         *(sys.executable, "-P", "-m", "activator"),
@@ -54,7 +54,8 @@ def ours(given: Cluster, processor: int | None) -> AbstractContextManager[Runnin
         command,
         address,
         processor=processor,
-        environment=_environment(given),
+        environment={**_environment(given), "METRICS_PROMETHEUS_PORT": str(metrics)},
+        admin=("127.0.0.1", metrics),
         host=host(HTTP1),
         http2=Running(name=OURS, address=address, pid=0, host=host(HTTP2)),
         ready=answers(address, host=host(HTTP1)),

@@ -1,7 +1,7 @@
 """A cluster for activators: our embedded API server holding one awake service, and nobody who would change it.
 
-The service's one pod is the backend itself: it answers an activator's probes as a queue-proxy would, so that the
-activator is alone on the way. There are two revisions, one for HTTP/1.1 and one whose port is `h2c`.
+For comparisons a service's one pod is the backend itself, which answers an activator's probes as a queue-proxy would,
+so that the activator is alone on the way. There are two revisions, one for HTTP/1.1 and one whose port is `h2c`.
 """
 
 import base64
@@ -32,8 +32,8 @@ PORT_NAMES = {HTTP1: "http", HTTP2: "http2"}
 CONFIG_MAPS = ("config-logging", "config-network", "config-observability", "config-tracing")
 LOGGING = {"zap-logger-config": '{"level": "error", "outputPaths": ["stderr"], "encoding": "json"}'}
 OBSERVABILITY = {
-    "metrics.backend-destination": "prometheus",
-    "metrics.request-metrics-backend-destination": "prometheus",
+    "metrics-protocol": "prometheus",
+    "metrics.backend-destination": "prometheus",  # what the pinned original calls it
 }
 
 
@@ -52,9 +52,11 @@ def host(revision: str) -> str:
 
 
 @contextlib.contextmanager
-def cluster(backend: Address, processor: int | None) -> Iterator[Cluster]:
+def cluster(backends: Mapping[str, Address], processor: int | None) -> Iterator[Cluster]:
     """Start it, with everything on `processor`; it has little to do once activators have read it.
 
+    Args:
+        backends: the pod of `HTTP1`, and that of `HTTP2`.
     Raises:
         NotBuilt, NotStarted.
     """
@@ -70,7 +72,7 @@ def cluster(backend: Address, processor: int | None) -> Iterator[Cluster]:
         )
         sink = [str(programs.built("backend")), "-silent", "-listen", f"{AUTOSCALER[0]}:{AUTOSCALER[1]}"]
         stack.enter_context(process("stat server", sink, AUTOSCALER, processor=processor))
-        _fill(_Api(kubeconfig), backend)
+        _fill(_Api(kubeconfig), backends)
         yield Cluster(kubeconfig=kubeconfig, autoscaler=AUTOSCALER)
 
 
@@ -120,13 +122,13 @@ class _Api:
         return made
 
 
-def _fill(api: _Api, backend: Address) -> None:
+def _fill(api: _Api, backends: Mapping[str, Address]) -> None:
     for name in CONFIG_MAPS:
         data = LOGGING if name == "config-logging" else OBSERVABILITY if name == "config-observability" else {}
         metadata = {"name": name, "namespace": SYSTEM}
         api.create("", "v1", "configmaps", {"kind": "ConfigMap", "metadata": metadata, "data": data})
     for revision, port_name in PORT_NAMES.items():
-        _revision(api, revision, port_name, backend)
+        _revision(api, revision, port_name, backends[revision])
 
 
 def _revision(api: _Api, name: str, port_name: str, backend: Address) -> None:

@@ -37,7 +37,9 @@ class Running:
     """What a request must carry besides `Host` to be served."""
     host: str = "localhost"
     http2: "Running | None" = None
-    """How HTTP/2 loads address it, if they go to another app; its `pid` says nothing."""
+    """How HTTP/2 loads address it, if that differs; with a `pid` of 0 the process is the same."""
+    admin: Address | None = None
+    """Where it shows its metrics, if it does."""
 
 
 def answers(address: Address, *, path: str = "/", host: str = "localhost") -> Callable[[], bool]:
@@ -64,6 +66,7 @@ def process(
     headers: Mapping[str, str] | None = None,
     host: str = "localhost",
     http2: Running | None = None,
+    admin: Address | None = None,
     folder: Path | None = None,
 ) -> Iterator[Running]:
     """Start a command and wait until it is ready.
@@ -96,7 +99,9 @@ def process(
                     text = said.read()[-2000:].decode(errors="replace")
                     raise NotStarted(f"{name} ended or does not answer on {address[0]}:{address[1]}\n{text}")
                 time.sleep(0.02)
-            yield Running(name=name, address=address, pid=started.pid, headers=headers, host=host, http2=http2)
+            yield Running(
+                name=name, address=address, pid=started.pid, headers=headers, host=host, http2=http2, admin=admin
+            )
         finally:
             _end(started)
 

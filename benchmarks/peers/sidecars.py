@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import nginx
@@ -21,6 +22,7 @@ __all__ = ["GO", "OURS", "PROXIES", "backend", "original", "ours"]
 
 GO = {"GOMAXPROCS": "1"}
 OURS = "torpor queue-proxy"
+H2C_PORT = 8013
 ENTRY = {"K-Proxy-Request": "activator"}
 """What an activator adds to a request; with it a queue-proxy does exactly its part."""
 
@@ -36,18 +38,32 @@ def backend(processor: int | None) -> AbstractContextManager[Running]:
     return process("backend", command, address, processor=processor, environment=GO)
 
 
-def ours(to: Address, processor: int | None) -> AbstractContextManager[Running]:
-    """Torpor's queue-proxy."""
-    serving, admin, metrics = free_ports(3)
+@contextlib.contextmanager
+def ours(to: Address, processor: int | None) -> Iterator[Running]:
+    """Torpor's queue-proxy: one for HTTP/1.1, and one as in pods whose port is `h2c`, which its own port tells it."""
+    with _ours(to, processor, H2C_PORT) as second, _ours(to, processor, free_ports(1)[0]) as first:
+        yield replace(first, http2=second)
+
+
+def _ours(to: Address, processor: int | None, serving: int) -> AbstractContextManager[Running]:
+    admin, metrics, shown = free_ports(3)
     environment = {
         **_sidecar_environment(to, serving),
         "SERVING_POD_IP": "127.0.0.1",
         "TORPOR_ADMIN_PORT": str(admin),
         "TORPOR_METRICS_PORT": str(metrics),
+        "TORPOR_USER_METRICS_PORT": str(shown),
+        "OBSERVABILITY_CONFIG": json.dumps({"requestMetrics": {"protocol": "prometheus"}}),
     }
-    address = ("127.0.0.1", serving)
-    command = [sys.executable, "-m", "queueproxy"]
-    return process(OURS, command, address, processor=processor, environment=environment, headers=ENTRY)
+    return process(
+        OURS,
+        [sys.executable, "-m", "queueproxy"],
+        ("127.0.0.1", serving),
+        processor=processor,
+        environment=environment,
+        headers=ENTRY,
+        admin=("127.0.0.1", shown),
+    )
 
 
 def original(to: Address, processor: int | None) -> AbstractContextManager[Running]:
