@@ -178,6 +178,31 @@ async def test_http1_clients_are_served_too(service: Service) -> None:
             assert answer.trailers["grpc-status"] == "0"
 
 
+async def test_an_app_that_closes_its_connections_all_the_time_costs_no_call(way: Any) -> None:
+    """GOAWAY every fifth of a second, under calls of every kind."""
+    async with calls_app(MAX_AGE_MS="200") as port, way(port) as service, service.channel() as channel:
+        echo, upload = method(channel, "Echo"), method(channel, "Upload")
+        until = asyncio.get_running_loop().time() + 2.0
+        made = 0
+
+        async def calls() -> None:
+            nonlocal made
+            while asyncio.get_running_loop().time() < until:
+                assert await echo(b"x" * 100, timeout=10) == b"x" * 100
+                assert await upload(iter([b"x"] * 3), timeout=10) == b"3 3"
+                made += 2
+
+        await asyncio.gather(*(calls() for _ in range(20)))
+        assert made > 100
+
+
+async def test_calls_beyond_the_streams_an_app_takes_wait(way: Any) -> None:
+    async with calls_app(MAX_STREAMS="10") as port, way(port) as service, service.channel() as channel:
+        wait = method(channel, "Wait")
+        answers = await asyncio.gather(*(wait(b"0.02", timeout=20) for _ in range(200)))
+        assert set(answers) == {b"0 cancelled before"}
+
+
 # -- what we answer ourselves ------------------------------------------------------------------------------------------
 
 

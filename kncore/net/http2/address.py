@@ -16,17 +16,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from kncore.net.dial import Tls, dial
 from kncore.net.errors import ConnectFailed, UpstreamGarbage
-from kncore.net.http2.upstream import FIRST_STREAMS, ClientConnection
+from kncore.net.http2.upstream import ClientConnection
 
 if TYPE_CHECKING:
     from kncore.net.exchange import Exchange
     from kncore.net.pool import Pool, UpstreamAddress
 
 __all__ = ["Http2Address"]
+
+EXPECTED_STREAMS: Final = 100
+"""What a connection will take that has not said it yet; what most do."""
 
 
 class Http2Address:
@@ -87,6 +90,8 @@ class Http2Address:
         while waiting and connection.limit > len(connection.streams):
             self.reused += 1
             connection.start(waiting.popleft())
+        if waiting:
+            self._dial()
 
     def closing(self, connection: ClientConnection) -> None:
         """It takes no further exchanges."""
@@ -103,12 +108,11 @@ class Http2Address:
     # dialling -------------------------------------------------------------------------------------------------------
     def _dial(self) -> None:
         """Dial if those who wait could fill another connection."""
-        if (
-            self._dials * FIRST_STREAMS < len(self._waiting)
-            and self._dials + len(self._open) < self._pool.limits.connections
-        ):
-            self._dials += 1
-            self._pool.dial(self)
+        if self._dials + len(self._open) < self._pool.limits.connections:
+            coming = self._dials + sum(not connection.greeted for connection in self._open)
+            if coming * EXPECTED_STREAMS < len(self._waiting):
+                self._dials += 1
+                self._pool.dial(self)
 
     async def connect(self) -> None:
         """Dial once, for whoever waits when the connection is up."""
@@ -142,11 +146,8 @@ class Http2Address:
             connection.discard()
             return
         self._open.append(connection)
-        waiting = self._waiting
-        while waiting and connection.limit > len(connection.streams):
-            connection.start(waiting.popleft())
-        if waiting:
-            self._dial()
+        self.reused -= min(connection.limit, len(self._waiting))
+        self.roomy(connection)
 
     def _downgrade(self, connection: ClientConnection) -> None:
         connection.transport.abort()

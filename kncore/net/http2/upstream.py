@@ -90,8 +90,9 @@ CONNECTION_WINDOW: Final = 16 * 1024 * 1024
 """Given back as it is used, so it only bounds what one read can bring."""
 MAX_STREAMS: Final = 250
 """Streams on one connection, however many the upstream would take; more make no connection faster."""
-FIRST_STREAMS: Final = 100
-"""Streams until the upstream has said how many it takes; what most say."""
+FIRST_STREAMS: Final = 1
+"""Streams until the upstream has said how many it takes: not all say REFUSED_STREAM to those beyond (gRPC's own server
+says ENHANCE_YOUR_CALM), and it says so within a round trip."""
 INTERIM_LIMIT: Final = 32
 """1xx answers to one request."""
 BLOCK_LIMIT: Final = 64 * 1024
@@ -234,6 +235,8 @@ class ClientConnection(asyncio.Protocol):
         self.streams: dict[int, _Stream] = {}
         self.agreed = True
         """The upstream did not choose another protocol by ALPN."""
+        self.greeted = False
+        """The upstream has said what it takes."""
         self.failure = ""
         """Why it was given up, if that was the upstream's fault."""
         self.idle_since = 0.0
@@ -247,7 +250,6 @@ class ClientConnection(asyncio.Protocol):
         self._partial = b""
         self._block: bytearray | None = None
         self._block_of = (0, 0)
-        self._greeted = False
         self._taken = 0
         self._out: list[bytes] = []
         self._out_bytes = 0
@@ -567,7 +569,7 @@ class ClientConnection(asyncio.Protocol):
             data = self._partial + data
             self._partial = b""
         try:
-            if not self._greeted and not self._greet(data):
+            if not self.greeted and not self._greet(data):
                 return
             rest = self._read_frames(data)
         except ConnectionFault as fault:
@@ -586,7 +588,6 @@ class ClientConnection(asyncio.Protocol):
             spoken = data.startswith(b"HTTP/1.")
             why = "it speaks HTTP/1, though its port is named h2c" if spoken else "no SETTINGS at the start"
             raise ConnectionFault(Code.PROTOCOL_ERROR, why)
-        self._greeted = True
         return True
 
     def _read_frames(self, data: bytes) -> int:
@@ -898,6 +899,7 @@ class ClientConnection(asyncio.Protocol):
                     raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "window too large")
                 if wider > 0 and stream.pending:
                     self._queue(stream)
+        self.greeted = True
         if not self._told:
             streams = self.peer.streams
             self.limit = MAX_STREAMS if streams < 0 else min(streams, MAX_STREAMS)

@@ -82,6 +82,8 @@ def main() -> None:
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),
             ("grpc.max_concurrent_streams", int(os.environ.get("MAX_STREAMS", "1000"))),
+            ("grpc.max_connection_age_ms", int(os.environ.get("MAX_AGE_MS", "0")) or 2**31 - 1),
+            ("grpc.max_connection_age_grace_ms", 2000),
         ),
     )
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Calls", kinds),))
