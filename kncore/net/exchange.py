@@ -63,6 +63,8 @@ from kncore.net.heads import REASONS
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    from ssl import SSLObject
+
     from kncore.errors import KnError
     from kncore.net.heads import RequestHead, ResponseHead
 
@@ -224,6 +226,11 @@ class Exchange:
     def peer_port(self) -> int:
         """The client's port."""
         raise NotImplementedError
+
+    @property
+    def tls(self) -> SSLObject | None:
+        """The TLS session that the client's connection is, None in clear."""
+        return None
 
     # for the layers -------------------------------------------------------------------------------------------------
     def value(self, name: bytes) -> bytes:

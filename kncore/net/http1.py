@@ -39,6 +39,7 @@ from kncore.net.heads import DEFAULT_LIMITS, REASONS, SILENT, RequestHead, Reque
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from ssl import SSLObject
 
     from kncore.net.heads import ResponseHead
 
@@ -134,6 +135,11 @@ class ServerExchange(Exchange):
     @property
     def peer_port(self) -> int:
         return self._connection.peer_port
+
+    @property
+    def tls(self) -> SSLObject | None:
+        session: SSLObject | None = self._connection.transport.get_extra_info("ssl_object")
+        return session
 
     def answer(self, head: ResponseHead, body: bytes, *, end: bool) -> None:
         """The usual answer is whole, and its head the one before: it is sent as it was then (1.2 us less)."""

@@ -214,17 +214,30 @@ def _request(exchange: Exchange) -> dict[str, Any]:
         "Host": exchange.host.decode("latin-1"),
         "RemoteAddr": _peer(exchange),
         "RequestURI": target,
-        "TLS": _tls() if exchange.scheme == b"https" else None,
+        "TLS": _tls(exchange),
         "UserAgent": lambda: text(b"user-agent"),
         "Referer": lambda: text(b"referer"),
     }
 
 
-def _tls() -> Any:
-    """Prints as something other than `<nil>`: that is what people ask it for."""
+def _tls(exchange: Exchange) -> Any:
+    """As much of a tls.ConnectionState as is known; None, which prints as `<nil>`, for a request in clear."""
+    session = exchange.tls
+    if session is None:
+        return None
     from kncore.gotemplate import Struct
 
-    return Struct("tls.ConnectionState", {"Version": 0x0304, "HandshakeComplete": True})
+    return Struct(
+        "tls.ConnectionState",
+        {
+            "Version": {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}.get(session.version() or "", 0),
+            "HandshakeComplete": True,
+            "DidResume": session.session_reused,
+            "CipherSuite": (session.cipher() or ("",))[0],
+            "NegotiatedProtocol": session.selected_alpn_protocol() or "",
+            "ServerName": session.server_hostname or "",
+        },
+    )
 
 
 def _peer(exchange: Exchange) -> str:

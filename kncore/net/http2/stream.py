@@ -31,6 +31,7 @@ from kncore.net.http2.headers import response_block, trailer_block
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from ssl import SSLObject
 
     from kncore.net.heads import RequestHead
     from kncore.net.http1 import Limits
@@ -90,6 +91,11 @@ class ServerExchange(Exchange):
     @property
     def peer_port(self) -> int:
         return self._connection.peer_port
+
+    @property
+    def tls(self) -> SSLObject | None:
+        session: SSLObject | None = self._connection.transport.get_extra_info("ssl_object")
+        return session
 
     @property
     def trailing(self) -> bool:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
@@ -74,7 +75,6 @@ async def test_a_trace_id_that_is_none_cannot_forge_lines(value: bytes) -> None:
     ("template", "head", "changes", "line"),
     [
         ("TLS: {{.Request.TLS}}", HEADS[0], {}, "TLS: <nil>"),
-        ("TLS: {{.Request.TLS}}", HEADS[0], {"scheme": b"https"}, "TLS: {772 true}"),
         ("{{.Request.Proto}} {{.Request.ProtoMajor}}", HEADS[0], {"protocol": "HTTP/2.0"}, "HTTP/2.0 2"),
         ('{{.Request.Header.Get "user-agent"}}|{{.Request.UserAgent}}', HEADS[1], {}, 'x"y\\z|x"y\\z'),
         ('{{index .Request.Header "User-Agent"}}', HEADS[1], {}, '[x"y\\z]'),
@@ -92,6 +92,20 @@ async def test_a_trace_id_that_is_none_cannot_forge_lines(value: bytes) -> None:
 )
 async def test_templates(template: str, head: bytes, changes: dict[str, object], line: str) -> None:
     assert renderer(template)(exchange_of(head, **changes), WHO, 1.5) == line
+
+
+async def test_a_request_in_tls(monkeypatch: pytest.MonkeyPatch) -> None:
+    exchange = exchange_of(HEADS[0])
+    session = SimpleNamespace(
+        version=lambda: "TLSv1.3",
+        session_reused=False,
+        cipher=lambda: ("TLS_AES_256_GCM_SHA384", "TLSv1.3", 256),
+        selected_alpn_protocol=lambda: "h2",
+        server_hostname=None,
+    )
+    monkeypatch.setattr(type(exchange), "tls", session)
+    assert renderer("TLS: {{.Request.TLS}}")(exchange, WHO, 1.0) == "TLS: {772 true false TLS_AES_256_GCM_SHA384 h2 }"
+    assert renderer("{{.Request.TLS.Version}}")(exchange, WHO, 1.0) == "772"
 
 
 async def test_a_template_that_asks_for_what_is_not_there() -> None:
