@@ -62,7 +62,6 @@ from kncore.net.heads import REASONS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
-
     from ssl import SSLObject
 
     from kncore.errors import KnError
