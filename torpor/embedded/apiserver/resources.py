@@ -575,6 +575,8 @@ class Resources:
             raise bad_request(str(error)) from error
         for key in part.keys() - view.keys():
             obj.pop(key, None)
+        for key in (view.keys() - part.keys()) & obj.keys():
+            del view[key]  # the default of a field that has a value, which did not change
         obj.update(view)
         self._report(kind, unknown, obj, write, patch=patch)
         if old is not None:

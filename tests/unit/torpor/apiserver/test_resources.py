@@ -433,6 +433,12 @@ async def test_services_get_addresses_that_come_back(api: Any) -> None:
     ] == "10.0.0.1"
 
 
+async def test_a_change_leaves_other_fields_as_they_are_where_they_have_defaults(api: Any) -> None:
+    await api.create("secrets", "tls", type="kubernetes.io/tls", data={"tls.crt": "YQ==", "tls.key": "YQ=="})
+    patched = await api.patch("secrets", "tls", {"data": {"tls.crt": "Yg=="}})
+    assert (patched["type"], patched["data"]["tls.crt"]) == ("kubernetes.io/tls", "Yg==")
+
+
 async def test_secrets_encode_and_immutables_stay(api: Any) -> None:
     made = await api.create("secrets", "s", stringData={"a": "b"}, immutable=True)
     assert made["data"] == {"a": "Yg=="}
