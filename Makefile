@@ -9,7 +9,7 @@ FILE ?=
 # nox runs the tools of .venv by name
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo up down test lint types imports unit clean
+.PHONY: help demo up down test lint types imports unit bench clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -63,6 +63,9 @@ imports: $(VENV)/.dev ## import contracts
 
 unit: $(VENV)/.dev ## the fast tests only
 	@$(BIN)/python -m pytest -q tests/unit tests/property
+
+bench: $(VENV)/.dev ## the data plane beside the original's and others', in under 20 minutes; see benchmarks/README.md
+	@$(BIN)/python -m benchmarks all
 
 clean: ## remove the virtual environment and caches
 	@rm -rf $(VENV) .bootstrap .mypy_cache .ruff_cache .pytest_cache .hypothesis

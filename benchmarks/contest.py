@@ -63,9 +63,10 @@ class Contest:
         self._component = component
         self._ours = next(iter(starts))
         self._starts = starts
+        self._narrow = frozenset({self._ours, *ORIGINALS, "nginx"})
         self._backend = backend
         self._loads = loads
-        self._rounds = report.options.samples(full=3, quick=2)
+        self._rounds = report.options.samples(full=3, quick=1)
         self._seconds = 1.0 if report.options.quick else 2.0
         self._generator, self._proxy = processors()
         self._peaks: dict[str, float] = {}
@@ -115,7 +116,7 @@ class Contest:
             self.samples.setdefault("memory", {})[name] = [sample]
 
     def _take(self, load: Workload, proxies: Mapping[str, Running]) -> None:
-        taking = dict(proxies)
+        taking = {name: proxy for name, proxy in proxies.items() if load.widely or name in self._narrow}
         taken: dict[str, list[dict[str, float]]] = {name: [] for name in taking}
         for number in range(-1, self._rounds):
             for name in list(taking) if number % 2 == 0 else list(reversed(taking)):

@@ -48,6 +48,8 @@ class Workload:
     """Open loop at so much of a rate measured before."""
     of_original: bool = False
     """The rate is the original's, for everybody; otherwise each proxy's own."""
+    widely: bool = False
+    """Beside every peer; otherwise beside the original and nginx, as time is short."""
 
     def sample(self, proxy: Running, setting: Setting) -> dict[str, float]:
         """Run it and read off the figures.
@@ -169,23 +171,29 @@ def _open(proxy: Running, setting: Setting) -> Load:
 
 
 LOADS: Sequence[Workload] = (
-    Workload(name="get-64", text="GET of 12 bytes, 64 connections", run=_get(64)),
+    Workload(name="get-64", text="GET of 12 bytes, 64 connections", run=_get(64), widely=True),
     Workload(name="get-1", text="GET of 12 bytes, 1 connection", run=_get(1)),
-    Workload(name="get-1000", text="GET of 12 bytes, 1,000 connections", run=_get(1000)),
+    Workload(name="get-1000", text="GET of 12 bytes, 1,000 connections", run=_get(1000), widely=True),
     Workload(name="get-64-varied", text="GET, 64 connections, no two heads alike", run=_get(64, vary=True)),
     Workload(name="post-1k", text="POST of 1 KiB, 64 connections", run=_post(1024, 64)),
-    Workload(name="post-64k", text="POST of 64 KiB, 64 connections", run=_post(65536, 64)),
-    Workload(name="download", text="GET of 100 MB, 4 connections", run=_download, bytes_each=BIG),
-    Workload(name="upload", text="POST of 100 MB, 4 connections", run=_upload, bytes_each=BIG),
+    Workload(name="post-64k", text="POST of 64 KiB, 64 connections", run=_post(65536, 64), widely=True),
+    Workload(name="download", text="GET of 100 MB, 4 connections", run=_download, bytes_each=BIG, widely=True),
+    Workload(name="upload", text="POST of 100 MB, 4 connections", run=_upload, bytes_each=BIG, widely=True),
     Workload(name="h2c-get", text="HTTP/2 GET, 8 connections x 16 streams", run=_http2(None, {}), http2=True),
     Workload(
         name="grpc-unary",
-        text="gRPC unary of 100 bytes, 8 x 16 streams",
+        text="gRPC unary of 100 bytes, 8 connections x 16 streams",
         run=_http2(h2load.message(100), h2load.GRPC),
         http2=True,
+        widely=True,
     ),
-    Workload(name="grpc-stream", text="gRPC stream echo of 100 bytes, 8 x 16 streams", run=_streams, http2=True),
-    Workload(name="websocket", text="WebSocket echo of 64 bytes, 64 connections", run=_websocket),
+    Workload(
+        name="grpc-stream",
+        text="gRPC stream echo of 100 bytes, 8 connections x 16 streams",
+        run=_streams,
+        http2=True,
+    ),
+    Workload(name="websocket", text="WebSocket echo of 64 bytes, 64 connections", run=_websocket, widely=True),
     Workload(name="open-50", text="open loop at 50 % of the proxy's own peak", run=_open, share=0.5),
     Workload(name="open-90", text="open loop at 90 % of the proxy's own peak", run=_open, share=0.9),
     Workload(
