@@ -13,8 +13,9 @@ names work where no resolver knows them.
 
 import html
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from time import perf_counter
-from typing import Final, NamedTuple
+from typing import Final
 from urllib.parse import parse_qs
 
 import orjson
@@ -29,8 +30,7 @@ from kncore.net.headers import HOP_BY_HOP, forwarded_for
 __all__ = ["Proxy"]
 
 PROXIED: Final = b"K-Proxy-Request: activator"
-PROTO_HTTP: Final = b"X-Forwarded-Proto: http"
-PROTO_HTTPS: Final = b"X-Forwarded-Proto: https"
+_PROTO: Final = {b"http": b"X-Forwarded-Proto: http", b"https": b"X-Forwarded-Proto: https"}
 ACME: Final = b"/.well-known/acme-challenge/"
 VIA: Final = b"1.1 torpor-activator"
 JSON: Final = (b"Content-Type: application/json",)
@@ -59,12 +59,15 @@ DROP_INTERNAL: Final = _REPLACED | {b"k-network-hash", b"knative-serving-namespa
 DROP_ELSEWHERE: Final = HOP_BY_HOP | {b"host"}
 
 
-class Way(NamedTuple):
+class Way:
     """What a request head comes to at one target; kept with the head, for it may come again."""
 
-    target: Target
-    drop: frozenset[bytes]
-    add: Sequence[bytes]
+    __slots__ = ("add", "drop", "target")
+
+    def __init__(self, target: Target, drop: frozenset[bytes], add: Sequence[bytes]) -> None:
+        self.target = target
+        self.drop = drop
+        self.add = add
 
 
 class Proxy:
@@ -255,16 +258,18 @@ class Proxy:
             return
         way: Way | None = exchange.head.plan
         if way is None or way.target is not target:
-            way = exchange.head.plan = Way(target, self._drop(drop, target), (*_added(exchange, drop), *target.lines))
+            add = _added(exchange, drop)
+            if target.lines:
+                drop = self._drop(drop, target)
+                add = (*add, *target.lines)
+            way = exchange.head.plan = Way(target, drop, add)
         if entered or self.observer is not None:
             Observed(exchange, revision, way.drop, way.add, path.authority, self.observer, entered).start()
         else:
             Passage(exchange, revision, way.drop, way.add, path.authority).start()
 
     def _drop(self, drop: frozenset[bytes], target: Target) -> frozenset[bytes]:
-        """What is not passed on: where the target adds lines, also what clients send under their names."""
-        if not target.lines:
-            return drop
+        """What is not passed on when the target adds lines of its own."""
         drops = self._drops.get((drop, target.names))
         if drops is None:
             if len(self._drops) >= 1_000:
@@ -292,11 +297,17 @@ class Proxy:
         return {"revisions": len(self.revisions), "unrouted": self._unrouted, **self.table.statistics()}
 
 
-def _added(exchange: Exchange, drop: frozenset[bytes]) -> list[bytes]:
+def _added(exchange: Exchange, drop: frozenset[bytes]) -> Sequence[bytes]:
     """Header lines that every forwarded request gets."""
     fields = exchange.fields
-    before = exchange.value(b"x-forwarded-for") if b"x-forwarded-for" in fields else None
-    lines = [PROXIED, forwarded_for(before, exchange.peer.encode())]
-    if b"x-forwarded-proto" not in fields or drop is DROP_HTTPS:
-        lines.append(PROTO_HTTP if exchange.scheme == b"http" else PROTO_HTTPS)
-    return lines
+    proto = b"x-forwarded-proto" not in fields or drop is DROP_HTTPS
+    if proto and b"x-forwarded-for" not in fields:
+        return _told(exchange.peer, exchange.scheme)
+    lines = (PROXIED, forwarded_for(exchange.value(b"x-forwarded-for"), exchange.peer.encode()))
+    return (*lines, _PROTO[exchange.scheme]) if proto else lines
+
+
+@lru_cache(maxsize=4096)
+def _told(peer: str, scheme: bytes) -> Sequence[bytes]:
+    """The lines for a request without any of them; remembered, for clients send more than one."""
+    return PROXIED, forwarded_for(None, peer.encode()), _PROTO[scheme]

@@ -397,8 +397,12 @@ class Exchange:
         if self.done:
             return
         self.done = True
-        for hook in reversed(self._hooks):
+        hooks, self._hooks = self._hooks, ()
+        for hook in reversed(hooks):
             hook(self)
+        # Hooks are methods of objects that know us. Left in place, each request would be a cycle for the collector to
+        # find, a hundred thousand requests later and in cold memory (in an activator: 3 us a request, 20 MB).
+        self._on_failure = self._on_answer = self._on_carry = None
 
     # for upstream codecs --------------------------------------------------------------------------------------------
     def carry(self, carrier: Carrier, *, keep: bool = False) -> list[bytes]:
