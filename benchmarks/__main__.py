@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run what the command line asks for; returns the exit code."""
     given = _parser().parse_args(arguments)
     if given.name == "all":
-        return everything.run(quick=given.quick, out=given.out, patience=given.wait, only=given.only)
+        return everything.run(_there(), quick=given.quick, out=given.out, patience=given.wait, only=given.only)
     options = Options(
         quick=given.quick, count=given.count, out=given.out, patience=given.wait, only=frozenset(given.only)
     )
@@ -93,10 +93,15 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser(
         "all", help=everything.TEXT, description=everything.__doc__, parents=[common], formatter_class=RAW
     )
-    for name, (module, text) in BENCHMARKS.items():
-        if importlib.util.find_spec(f"benchmarks.{module}") is not None:
-            commands.add_parser(name, help=text, description=_about(module), parents=[common], formatter_class=RAW)
+    for name in _there():
+        module, text = BENCHMARKS[name]
+        commands.add_parser(name, help=text, description=_about(module), parents=[common], formatter_class=RAW)
     return parser
+
+
+def _there() -> list[str]:
+    """Names of the benchmarks that this clone has."""
+    return [name for name, (module, _) in BENCHMARKS.items() if importlib.util.find_spec(f"benchmarks.{module}")]
 
 
 def _about(module: str) -> str:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-__all__ = ["PROGRAMS", "NotBuilt", "built", "versions"]
+__all__ = ["PROGRAMS", "NotBuilt", "built", "cached", "versions"]
 
 SOURCES = Path(__file__).parent / "go"
 PROGRAMS = {
@@ -43,8 +43,10 @@ def built(name: str) -> Path:
         NotBuilt: saying why.
     """
     if given := os.environ.get(f"TORPOR_BENCH_{name.upper()}"):
+        if not Path(given).exists():
+            raise NotBuilt(f"TORPOR_BENCH_{name.upper()}={given} is not there")
         return Path(given)
-    path = _cache() / f"{name}-{_fingerprint(name)}"
+    path = cached(name)
     if path.exists():
         return path
     go = shutil.which("go")
@@ -56,6 +58,11 @@ def built(name: str) -> Path:
         if not path.exists():
             _compile(go, name, path)
     return path
+
+
+def cached(name: str) -> Path:
+    """Where a program is kept once it was built."""
+    return _cache() / f"{name}-{_fingerprint(name)}"
 
 
 def _compile(go: str, name: str, path: Path) -> None:
