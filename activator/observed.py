@@ -38,6 +38,7 @@ ATTRIBUTES: Final = ("kn.service.name", "kn.configuration.name", "kn.revision.na
 """Whose request it is, in metrics."""
 SERIES: Final = 100
 """Sets of attributes per revision."""
+SPARE: Final = 100
 _TAG: Final = b"knative-serving-tag"
 _DEFAULT: Final = b"knative-serving-default-route"
 
@@ -52,7 +53,11 @@ class Known:
 
 
 class Observer:
-    """Where observations go; None for what nobody wants. The log's `.Revision.PodName` is empty, as in the original."""
+    """Where observations go; None for what nobody wants. The log's `.Revision.PodName` is empty, as in the original.
+
+    Args:
+        alive: the revisions there are; what was known of others is dropped once there is more of it than of them.
+    """
 
     def __init__(
         self,
@@ -60,8 +65,10 @@ class Observer:
         measure: bool = False,
         log: Callable[[Exchange, Identity, float], None] | None = None,
         tracer: Tracer | None = None,
+        alive: Callable[[], Collection[Key]] = tuple,
     ) -> None:
         self.measure = measure
+        self._alive = alive
         self.log = log
         self.tracer = tracer
         self.known: dict[Key, Known] = {}
@@ -79,6 +86,8 @@ class Observer:
             identity = Identity(
                 name=name, namespace=namespace, service=settings.service, configuration=settings.configuration
             )
+            if known is None and len(self.known) > 2 * len(alive := self._alive()) + SPARE:
+                self.forget(alive)
             known = self.known[revision.key] = Known(settings, requests, identity)
         return known
 

@@ -15,7 +15,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from activator.backends import Backends
 from activator.observed import ATTRIBUTES, Observer
@@ -45,6 +45,8 @@ log = logging.getLogger(__name__)
 
 METRICS_PORT: Final = 9090
 PROFILING_PORT: Final = 8008
+KEPT: Final = 20_000
+"""Series of cold starts, should nobody collect them."""
 FLUSH: Final = 10.0
 """How long telemetry may take to leave at the end, seconds."""
 
@@ -134,6 +136,7 @@ class ColdStarts:
         key = (wake.revision, wake.namespace)
         if wake.first_byte is None:
             self._abandoned[key] = self._abandoned.get(key, 0) + 1
+            _bound(self._abandoned)
             return
         self._observe(key, "total", wake.first_byte - wake.requested)
         begun = wake.requested
@@ -141,6 +144,7 @@ class ColdStarts:
             if at is not None:
                 self._observe(key, part, max(at - begun, 0.0))
                 begun = at
+        _bound(self._parts)
 
     def _observe(self, key: tuple[str, str], part: str, seconds: float) -> None:
         series = self._parts.get((*key, part))
@@ -150,9 +154,9 @@ class ColdStarts:
 
     def points(self) -> Iterator[Point]:
         """As metrics."""
-        for values, seen in self._parts.items():
+        for values, seen in list(self._parts.items()):
             yield COLD_STARTS, values, seen
-        for revision, count in self._abandoned.items():
+        for revision, count in list(self._abandoned.items()):
             yield ABANDONED, revision, count
 
     def forget(self, gone: Callable[[tuple[str, str]], bool]) -> None:
@@ -161,6 +165,18 @@ class ColdStarts:
             del self._parts[values]
         for name, namespace in [key for key in self._abandoned if gone((key[1], key[0]))]:
             del self._abandoned[name, namespace]
+
+
+def _bound(kept: dict[Any, Any]) -> None:
+    """Drop what is known longest."""
+    while len(kept) > KEPT:
+        del kept[next(iter(kept))]
+
+
+def _ours(wanted: Observability) -> tuple[object, ...]:
+    """What of the configuration concerns an activator."""
+    log_template = wanted.request_log_template if wanted.enable_request_log else ""
+    return wanted.metrics, wanted.tracing, wanted.runtime, wanted.enable_request_log, log_template
 
 
 class Telemetry:
@@ -235,7 +251,7 @@ class Telemetry:
             wanted = self._observability()
             async with AsyncExitStack() as stack:
                 await self._start(wanted, stack)
-                while self._observability() == wanted:
+                while _ours(self._observability()) == _ours(wanted):
                     await self._changed.wait()
                     self._changed.clear()
 
@@ -274,7 +290,12 @@ class Telemetry:
         tracer = None
         if traces and self._push is not None:
             tracer = Tracer(wanted.tracing.sampling_rate, self._push.put)
-        observer = Observer(measure=measure, log=self._access_log(wanted), tracer=tracer)
+        observer = Observer(
+            measure=measure,
+            log=self._access_log(wanted),
+            tracer=tracer,
+            alive=self._proxy.revisions.keys,
+        )
         if before is not None:
             observer.known = before.known
         self._proxy.observer = observer
@@ -322,12 +343,12 @@ class Telemetry:
         observer = self._proxy.observer
         if observer is not None and observer.measure:
             observer.forget(revisions.keys())
-            for known in observer.known.values():
+            for known in list(observer.known.values()):
                 yield from known.requests.server()
 
     def _revision_points(self) -> Iterator[Point]:
         averages = dict(self._reporter.averages())
-        for (namespace, name), revision in self._proxy.revisions.items():
+        for (namespace, name), revision in list(self._proxy.revisions.items()):
             settings, seen, key = revision.settings, revision.throttler.statistics(), (name, namespace)
             owner = (settings.service, settings.configuration, name, namespace)
             yield CONCURRENCY, owner, averages.get((namespace, name), 0.0)

@@ -10,6 +10,7 @@ world.
 """
 
 import asyncio
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Final
@@ -18,7 +19,7 @@ from urllib.parse import parse_qs
 from kncore.net.exchange import Exchange, Handler
 from kncore.net.pool import Pool
 from kncore.net.server import Server
-from kncore.telemetry.exposition import render
+from kncore.telemetry.exposition import content_type, pieces, wants_openmetrics
 from kncore.telemetry.metrics import Metric, Point, Registry
 from kncore.telemetry.otlp import Push
 from kncore.telemetry.profile import LONGEST, Profiler, tasks
@@ -77,19 +78,61 @@ METRICS: Final = (
 )
 """Of every process with listeners and upstreams."""
 
+SLICE: Final = 0.001
+"""Seconds of writing a scrape between which requests have their turn."""
 _TEXT: Final = (b"Content-Type: text/plain; charset=utf-8",)
 _INDEX: Final = b"profile?seconds=30\ntasks\n"
 
 
+class _Scrape:
+    """One text in the making, and who waits for it: who asks meanwhile gets the same."""
+
+    def __init__(self, registry: Registry, *, modern: bool) -> None:
+        self.waiting: list[Exchange] = []
+        self.over = False
+        self._modern = modern
+        self._parts: list[str] = []
+        self._work = self._write(registry)
+        self._loop = asyncio.get_running_loop()
+
+    def _write(self, registry: Registry) -> Iterator[None]:
+        families = yield from registry.collecting()
+        for piece in pieces(registry, families, modern=self._modern):
+            self._parts.append(piece)
+            yield
+
+    def go_on(self) -> None:
+        """Write for a slice of time, and let requests have their turn."""
+        end = time.perf_counter() + SLICE
+        for _ in self._work:
+            if time.perf_counter() >= end:
+                self._loop.call_soon(self.go_on)
+                return
+        self.over = True
+        lines = (b"Content-Type: " + content_type(modern=self._modern).encode(),)
+        body = "".join(self._parts).encode()
+        self._parts.clear()
+        for exchange in self.waiting:
+            exchange.respond(200, body, lines)
+        self.waiting.clear()
+
+
 def metrics(registry: Registry) -> Handler:
-    """`/metrics`, for Prometheus."""
+    """`/metrics`, for Prometheus; a thousand revisions are 30 MB of text, written a millisecond at a time."""
+    under_way: dict[bool, _Scrape] = {}
 
     def handle(exchange: Exchange) -> None:
         if exchange.target.partition(b"?")[0] != b"/metrics":
             exchange.respond(404, b"404 page not found\n")
             return
-        content_type, body = render(registry, exchange.value(b"accept").decode("latin-1"))
-        exchange.respond(200, body, (b"Content-Type: " + content_type.encode(),))
+        modern = wants_openmetrics(exchange.value(b"accept").decode("latin-1"))
+        scrape = under_way.get(modern)
+        if scrape is None or scrape.over:
+            scrape = under_way[modern] = _Scrape(registry, modern=modern)
+            scrape.waiting.append(exchange)
+            scrape.go_on()
+        else:
+            scrape.waiting.append(exchange)
 
     return handle
 

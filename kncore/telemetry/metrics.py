@@ -19,7 +19,7 @@ import os
 import sys
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -37,6 +37,9 @@ __all__ = [
     "Source",
     "process",
 ]
+
+REST: Final = 500
+"""Points collected between two rests: about half a millisecond."""
 
 Kind = Literal["gauge", "counter", "histogram"]
 
@@ -112,13 +115,30 @@ class Registry:
 
     def collect(self) -> list[Family]:
         """What the sources say now, by metric in the order of first appearance."""
+        work = self.collecting()
+        while True:
+            try:
+                next(work)
+            except StopIteration as end:
+                found: list[Family] = end.value
+                return found
+
+    def collecting(self) -> Generator[None, None, list[Family]]:
+        """As `collect`, with rests: a thousand revisions are 30 ms of work, for which nobody's request shall wait.
+
+        Sources go on after a rest, so they must not iterate what may change meanwhile.
+        """
         families: dict[str, tuple[Metric, list[tuple[tuple[str, ...], float | Distribution]]]] = {}
+        points = 0
         for source in self._sources:
             for metric, attributes, value in source():
                 family = families.get(metric.name)
                 if family is None:
                     family = families[metric.name] = (metric, [])
                 family[1].append((attributes, value))
+                points += 1
+                if not points % REST:
+                    yield
         return list(families.values())
 
 

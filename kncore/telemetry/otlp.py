@@ -27,7 +27,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from kncore.telemetry.metrics import Distribution, Metric, Registry
+from kncore.telemetry.metrics import Distribution, Family, Metric, Registry
 from kncore.telemetry.traces import Span
 
 if TYPE_CHECKING:
@@ -177,6 +177,14 @@ class Push:
     async def _push_metrics(self) -> None:
         assert self._metrics is not None
         async with self._turn:
+            work = self._registry.collecting()
+            while True:
+                try:
+                    next(work)
+                except StopIteration as end:
+                    families: list[Family] = end.value
+                    break
+                await asyncio.sleep(0)  # requests go first
             snapshot: Snapshot = [
                 (
                     metric,
@@ -185,7 +193,7 @@ class Push:
                         for attributes, value in points
                     ],
                 )
-                for metric, points in self._registry.collect()
+                for metric, points in families
             ]
             await self._send("metrics", lambda: self._send_metrics(snapshot))
 
