@@ -1,6 +1,7 @@
 """HTTP/2 on the wire: the server's side of a connection. What both sides share is described in `kncore.net.http2`.
 
-One read brings many frames and causes many answers; they go out in one write. No task, future or timer belongs to a
+One read, of this connection or of an upstream's, brings many frames and causes many answers; they go out in one write
+at its end, for every write of the transport is a system call. No task, future or timer belongs to a
 stream: the exchange is the stream. Requests are given to the handler at the end of a read, so that one whose body
 came along is forwarded whole, and one that was reset in the same breath costs nothing.
 
@@ -87,6 +88,8 @@ GAPS: Final = 16
 LINGER: Final = 2.0
 """How long a connection is read that was ended from our side, seconds: closing at once would make the kernel send a
 reset, and the reset can overtake the GOAWAY that tells why."""
+WRITE_APART: Final = 64 * 1024
+"""From this size on, what is written in one go is not worth joining."""
 DRAIN_PAUSE: Final = 1.0
 """A client that does not answer the PING of draining has seen the first GOAWAY after so many seconds, or never will."""
 TURN: Final = 1000
@@ -184,7 +187,9 @@ class ServerConnection(asyncio.Protocol):
     # transport ------------------------------------------------------------------------------------------------------
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
-        self.now = asyncio.get_running_loop().time
+        loop = asyncio.get_running_loop()
+        self.now = loop.time
+        self._soon = loop.call_soon
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple):
             self.peer, self.peer_port = peer[0], peer[1]
@@ -223,7 +228,8 @@ class ServerConnection(asyncio.Protocol):
         if self.over:
             return
         self._since = 0.0
-        self._out = []
+        if self._out is None:
+            self._out = []
         try:
             pos = self._greet(data) if self._greeting == 2 else 0
             pos = self._read(data, pos)
@@ -240,8 +246,14 @@ class ServerConnection(asyncio.Protocol):
 
     def _flush(self) -> None:
         out, self._out = self._out, None
-        if out and not self.transport.is_closing():
-            self.transport.write(b"".join(out) if len(out) > 1 else out[0])
+        if not out or self.transport.is_closing():
+            return
+        if len(out) == 1:
+            self.transport.write(out[0])
+        elif sum(map(len, out)) < WRITE_APART:
+            self.transport.write(b"".join(out))
+        else:
+            self.transport.writelines(out)
 
     def eof_received(self) -> bool:
         return False
@@ -268,18 +280,20 @@ class ServerConnection(asyncio.Protocol):
 
     # bytes out ------------------------------------------------------------------------------------------------------
     def write(self, data: bytes) -> None:
-        """Send frames, at once or at the end of the read that is being handled."""
+        """Send frames at the end of the read that is being handled, be it an upstream's."""
         if self._out is not None:
             self._out.append(data)
-        elif not self.transport.is_closing():
-            self.transport.write(data)
+        else:
+            self._out = [data]
+            self._soon(self._flush)
 
     def writelines(self, parts: list[bytes]) -> None:
         """The same for frames in parts."""
         if self._out is not None:
             self._out += parts
-        elif not self.transport.is_closing():
-            self.transport.writelines(parts)
+        else:
+            self._out = parts
+            self._soon(self._flush)
 
     def _control(self, data: bytes) -> None:
         """Send a frame that the client provoked."""
