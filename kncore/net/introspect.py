@@ -91,14 +91,14 @@ class _Scrape:
         self.waiting: list[Exchange] = []
         self.over = False
         self._modern = modern
-        self._parts: list[str] = []
+        self._parts: list[bytes] = []
         self._work = self._write(registry)
         self._loop = asyncio.get_running_loop()
 
     def _write(self, registry: Registry) -> Iterator[None]:
         families = yield from registry.collecting()
         for piece in pieces(registry, families, modern=self._modern):
-            self._parts.append(piece)
+            self._parts.append(piece.encode())
             yield
 
     def go_on(self) -> None:
@@ -110,7 +110,7 @@ class _Scrape:
                 return
         self.over = True
         lines = (b"Content-Type: " + content_type(modern=self._modern).encode(),)
-        body = "".join(self._parts).encode()
+        body = b"".join(self._parts)
         self._parts.clear()
         for exchange in self.waiting:
             exchange.respond(200, body, lines)
