@@ -456,7 +456,10 @@ CPU of a queue-proxy per request, with 64 connections (13 us with everything off
 | traces, a request that is not sampled | 4 us | 6 us |
 | traces, one that is | 14 us | 15 us |
 
-Memory of a queue-proxy: 1 MB more for metrics, 20 MB more from the first push on, for OpenTelemetry's libraries.
+Spans and metrics are encoded and pushed by a thread; of more than 2,048 spans in five seconds the rest is dropped and
+counted. A scrape is written in slices of a millisecond, so that requests do not wait for it: with a thousand revisions
+it takes a third of a second and has 37 MB. Memory of a queue-proxy: 1 MB more for metrics, 20 MB more from the first
+push on, for OpenTelemetry's libraries.
 """
 
 
