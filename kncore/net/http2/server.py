@@ -79,8 +79,9 @@ __all__ = ["ServerConnection"]
 
 KEPT_HEADS: Final = 64
 """Heads of one connection that are kept to be recognised when they come again."""
-KEPT_BLOCK: Final = 2048
-"""Header blocks up to this size are."""
+KEPT_BYTES: Final = 4096
+"""Header lists up to this size are: with everything made of them they come to a megabyte for each connection at most.
+A block of them is always smaller."""
 DROPPED: Final = 256
 """Streams that we reset and for which the client may still be sending."""
 GAPS: Final = 16
@@ -295,6 +296,11 @@ class ServerConnection(asyncio.Protocol):
             self._out = parts
             self._soon(self._flush)
 
+    def updated(self, block: bytes) -> bytes:
+        """A header block, with the word about the size of our table that a client may be waiting for."""
+        update, self.peer_settings.table_update = self.peer_settings.table_update, b""
+        return update + block if update else block
+
     def _control(self, data: bytes) -> None:
         """Send a frame that the client provoked."""
         if self.clogged:
@@ -466,7 +472,7 @@ class ServerConnection(asyncio.Protocol):
             if decoder.generation != before:
                 self._ended_heads.clear()
                 self._open_heads.clear()
-        if decoder.generation == before and len(block) <= KEPT_BLOCK:
+        if decoder.generation == before and sum([field.size for field in fields]) <= KEPT_BYTES >= len(block):
             heads = self._ended_heads if ended else self._open_heads
             if len(heads) >= KEPT_HEADS:
                 heads.clear()
@@ -728,7 +734,7 @@ class ServerConnection(asyncio.Protocol):
         answered = exchange.status > 0
         exchange.gone(ClientGone("client reset the stream"))
         if answered:
-            self._glitch("RST_STREAM flood")
+            self._glitch("RST_STREAM flood", 5)
         else:
             self._count_reset("rapid reset")
         self._rest()
@@ -778,7 +784,8 @@ class ServerConnection(asyncio.Protocol):
         self._glitch("refused requests", 2)
         body = why.encode() + b"\n"
         size = len(body)
-        head = header_frames(number, response_block(status, size, _TEXT), end=size > self.window)
+        block = self.updated(response_block(status, size, _TEXT))
+        head = header_frames(number, block, end=size > self.window)
         self._control(head)
         if size <= self.window:
             self.window -= size

@@ -137,6 +137,8 @@ class ServerExchange(Exchange):
         elif length >= 0:
             self._declared = True
         block = response_block(status, length, lines)
+        if connection.peer_settings.table_update:
+            block = connection.updated(block)
         size = len(body)
         self.bytes_out = size
         number = self.number
@@ -188,12 +190,14 @@ class ServerExchange(Exchange):
 
     def _send_informational(self, status: int, reason: bytes, lines: Sequence[bytes]) -> None:
         if not self.status and not self._connection.over:
-            self._connection.write(header_frames(self.number, response_block(status, -1, lines), end=False))
+            block = self._connection.updated(response_block(status, -1, lines))
+            self._connection.write(header_frames(self.number, block, end=False))
 
     def _send_switch(self, reason: bytes, lines: Sequence[bytes], data: bytes) -> None:
         self.status = 200
         lines = [line for line in lines if line.partition(b":")[0].lower() not in _ANSWERED]
-        self._connection.write(header_frames(self.number, response_block(200, -1, lines), end=False))
+        block = self._connection.updated(response_block(200, -1, lines))
+        self._connection.write(header_frames(self.number, block, end=False))
         if data:
             self.send_raw(data)
         early, self._early = self._early, None
@@ -288,6 +292,7 @@ class ServerExchange(Exchange):
         connection = self._connection
         block = trailer_block(trailers) if trailers else b""
         if block:
+            block = connection.updated(block)
             connection.write(header_frames(self.number, block, end=True, frame_bytes=connection.frame_bytes))
         else:
             connection.write(write_header(0, 0, DATA, END_STREAM, self.number))

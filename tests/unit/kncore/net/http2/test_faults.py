@@ -307,6 +307,17 @@ async def test_bombs_of_header_compression(make_relay2: MakeRelay) -> None:
     assert (relay.code, relay.endings) == (Code.ENHANCE_YOUR_CALM, ["too many header fields"])
 
 
+async def test_only_small_heads_are_kept_and_few(make_relay2: MakeRelay) -> None:
+    relay = make_relay2(lambda exchange: exchange.respond(200, b""))
+    entry = b"\x40\x01x\x7f\xe1\x06" + b"y" * 992
+    relay.says(ask(1, GET + entry) + ask(3, GET + b"\xbe") + ask(5, GET + b"\xbe" * 5))
+    assert [len(block) for block in relay.served._ended_heads] == [len(GET) + 1]
+    for stream in range(7, 700, 2):
+        relay.says(ask(stream, GET + b"\x00\x01y\x03%03d" % stream))
+        assert len(relay.served._ended_heads) <= 64
+    assert relay.exchanges[-1].value(b"y") == b"699"
+
+
 async def test_answers_to_control_frames_that_nobody_reads(make_relay2: MakeRelay) -> None:
     relay = make_relay2(http2=Http2Limits(control_frames=50))
     relay.served.pause_writing()

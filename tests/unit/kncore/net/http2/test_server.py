@@ -407,6 +407,16 @@ async def test_other_protocols_are_not_tunnelled(relay2: Relay2, client: Client)
 # the connection ---------------------------------------------------------------------------------------------------
 
 
+async def test_a_client_without_a_table_is_told_that_it_is_not_used(make_relay2: MakeRelay) -> None:
+    relay = make_relay2(greeting=b"")
+    client = Client(relay, HEADER_TABLE_SIZE=0)  # whose decoder is strict about it
+    for _ in range(2):
+        number = client.ask()
+        relay.up.answers(OK)
+        client.turn()
+        assert client.answer(number)[0] == 200
+
+
 async def test_the_greeting(relay2: Relay2, client: Client) -> None:
     remote = client.h2.remote_settings
     assert remote.max_concurrent_streams == 250
