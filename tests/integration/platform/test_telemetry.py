@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 ON = {
     "logging.enable-request-log": "true",
+    "logging.enable-probe-request-log": "true",
     "metrics-protocol": "prometheus",
     "request-metrics-protocol": "prometheus",
     "runtime-profiling": "enabled",
@@ -94,6 +95,15 @@ async def test_a_cold_start_in_receipt_metrics_and_log(platform, http) -> None:
             if line.startswith('{"httpRequest"')
         ]
         assert [line["httpRequest"]["status"] for line in lines][-2:] == [200, 200]
+
+        # TestRequestLogs: the queue-proxy's log has a line for the request and one for a probe
+        text = platform.torpor("logs", f"pod/{pod['metadata']['name']}", "-c", "queue-proxy")
+        logged = [json.loads(line)["httpRequest"] for line in text.splitlines() if line.startswith('{"httpRequest"')]
+        probes = [one for one in logged if "robe" in one["userAgent"]]
+        [mine] = [one for one in logged if one not in probes][:1]
+        assert (mine["requestMethod"], mine["requestUrl"], mine["status"]) == ("GET", "/", 200)
+        assert mine["serverIp"] == pod["status"]["podIP"]
+        assert 200 in {one["status"] for one in probes}
     finally:
         configure(platform, dict.fromkeys(ON))
     await platform.eventually(lambda: not http_text(activator), 10, "metrics switched off")
