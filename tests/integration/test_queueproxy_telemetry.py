@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from kncore.net import introspect
 from kncore.testing.upstream import Connection, ScriptedUpstream, ok
 from queueproxy.telemetry import METRICS
-from tests.integration.test_queueproxy import GET, PROBE, Sidecar, sidecar
+from tests.integration.test_queueproxy import GET, PROBE, Sidecar, free_ports, sidecar
 from tests.otlp import Collector
 
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -138,6 +138,20 @@ async def test_depth_counts_who_runs_and_who_waits() -> None:
         # who was refused never had its turn
         invoked = [(k[1], v) for k, v in found.items() if k[0] == "kn_serving_invocation_duration_seconds_count"]
         assert invoked == [((("http_response_status_code", "200"),), 11)]
+
+
+async def test_what_was_refused_of_grpc_counts_as_refused() -> None:
+    """Its client gets it as 200 with a `grpc-status`, but nobody shall be told that all is well."""
+    [nobody] = free_ports(1)
+    config = observability(requestMetrics={"protocol": "prometheus"})
+    async with sidecar(nobody, OBSERVABILITY_CONFIG=config) as proxy:
+        url = f"http://127.0.0.1:{proxy.port}/pkg.Service/Call"
+        head = await curl("--http2-prior-knowledge", "-H", "content-type: application/grpc", "-d", "x", "-D", "-", url)
+        assert head.startswith("HTTP/2 200")
+        assert "grpc-status: 14" in head
+        found = await settled(proxy, "http_server_request_duration_seconds", 1)
+        [labels] = [dict(key) for name, key in found if name == "http_server_request_duration_seconds_count"]
+        assert (labels["http_response_status_code"], labels["network_protocol_version"]) == ("502", "2")
 
 
 async def test_nothing_listens_unless_wanted() -> None:
