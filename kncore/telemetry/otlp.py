@@ -211,7 +211,8 @@ class Push:
             sent = await asyncio.to_thread(send)
             why = "refused, or not in time"
         except ImportError as exc:
-            sent, why = False, f'{exc}; install the extra "otlp"'
+            grpc = "grpc" in (exc.name or "")
+            sent, why = False, f"{exc}; install {'opentelemetry-exporter-otlp-proto-grpc' if grpc else 'torpor[otlp]'}"
         except Exception as exc:  # a library of others, at the edge: it must not take the process down
             sent, why = False, str(exc) or type(exc).__name__
         if sent:

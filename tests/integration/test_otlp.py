@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator
 
 import pytest
@@ -103,6 +104,24 @@ async def test_a_collector_that_is_not_there_costs_one_line(caplog: pytest.LogCa
     lines = [record.getMessage() for record in caplog.records if record.name.startswith("kncore")]
     assert set(lines) <= {"telemetry not pushed", "telemetry not flushed in time"}
     assert lines.count("telemetry not pushed") <= 1
+
+
+async def test_a_library_that_is_missing_is_named(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for protocol, missing, wanted in (
+        ("grpc", "opentelemetry.exporter.otlp.proto.grpc.metric_exporter", "opentelemetry-exporter-otlp-proto-grpc"),
+        ("http/protobuf", "opentelemetry.exporter.otlp.proto.http.metric_exporter", "torpor[otlp]"),
+    ):
+        monkeypatch.setitem(sys.modules, missing, None)
+        caplog.clear()
+        push = Push(registry(), metrics=Target(protocol=protocol, endpoint="http://127.0.0.1:1"))
+        await push.flush(5.0)
+        await push.flush(5.0)
+        [record] = caplog.records
+        assert record.getMessage() == "telemetry not pushed"
+        assert record.error.endswith(f"install {wanted}")
+        assert push.statistics().failed == 2
 
 
 async def test_spans_as_lines(capsys: pytest.CaptureFixture[str]) -> None:
