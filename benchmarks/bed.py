@@ -6,8 +6,7 @@
 
 The activator is the real one from the listener to the pool, but for where its routes come from; `fair: false` leaves
 out the turns (`kncore.net.overload`), to show what they do. Clients count from when a request was due, so that a slow
-server is not asked less often: an open loop. A request that finds no free connection waits for one, and its wait
-counts.
+server is not asked less often: an open loop. A request that finds all connections busy is one that failed.
 """
 
 import asyncio
@@ -19,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -77,6 +76,8 @@ class Taken:
     statuses: Mapping[str, int]
     failed: int
     """Connections that broke under a request."""
+    turned_away: int
+    """Requests that were due while all connections had one: nobody is kept waiting by the client."""
     seconds: float
     latencies: Mapping[str, float]
     """p50, p99, p99.9 and max of those answered 200, seconds."""
@@ -96,6 +97,7 @@ class Bed:
         self.processes: list[subprocess.Popen[bytes]] = []
         self.activator: subprocess.Popen[bytes] | None = None
         self.port = 0
+        self._loads = 0
         processors = sorted(os.sched_getaffinity(0))
         self.others = {processors[0]}
         self.ours = {processors[-1]}
@@ -125,20 +127,32 @@ class Bed:
             urgent: of this one, let the processor's scheduler run it before all others where that is permitted, so
                 that what is measured is the server's delay rather than its own.
         """
-        started = []
-        for number, load in enumerate(loads):
-            file = self.directory / f"load-{number}.json"
-            file.write_text(json.dumps({**asdict(load), "port": self.port}))
-            child = self._spawn(self.others, "load", str(file), stdout=subprocess.PIPE)
-            if number == urgent:
-                hurry(child.pid)
-            started.append(child)
+        started = [self.begin(load) for load in loads]
+        if urgent is not None:
+            hurry(started[urgent].pid)
+        return self.end(*started)
+
+    def begin(self, load: Load, *, port: int | None = None) -> "subprocess.Popen[bytes]":
+        """Start one client; of something else than the activator with a `port`."""
+        self._loads += 1
+        file = self.directory / f"load-{self._loads}.json"
+        file.write_text(json.dumps({**asdict(load), "port": port or self.port}))
+        return self._spawn(self.others, "load", str(file), stdout=subprocess.PIPE)
+
+    def end(self, *clients: "subprocess.Popen[bytes]") -> list[Taken]:
+        """What came of clients that were begun, when they are through."""
         made = []
-        for load, child in zip(loads, started, strict=True):
-            out, _ = child.communicate(timeout=load.seconds + 60)
-            self.processes.remove(child)
+        for client in clients:
+            out, _ = client.communicate(timeout=120)
+            self.processes.remove(client)
             made.append(Taken(**json.loads(out)))
         return made
+
+    def level(self) -> None:
+        """Give the activator no advantage over others on its processor."""
+        assert self.activator is not None
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, self.activator.pid, 0)
 
     @property
     def cpu(self) -> float:
@@ -240,14 +254,14 @@ async def activator(settings: Mapping[str, Any]) -> None:
     from activator.wakes import Wakes
     from kncore.clock import SystemClock
     from kncore.net.overload import Turns
-    from kncore.net.pool import Pool, PoolLimits, UpstreamAddress
+    from kncore.net.pool import Pool, PoolLimits
     from kncore.net.server import Server
     from kncore.net.ticker import Ticker
 
     loop = asyncio.get_running_loop()
     ticker = Ticker()
     async with Pool(PoolLimits(idle=1000, idle_per_upstream=1000), ticker=ticker) as pool, asyncio.TaskGroup() as group:
-        upstreams: Upstreams[UpstreamAddress] = Upstreams(pool)
+        upstreams: Upstreams[Any] = Upstreams(pool)
         backends, wakes = Backends(probe), Wakes()
         reporter = Reporter("activator-1", lambda frame: True, SystemClock())
         table = Table()
@@ -330,11 +344,10 @@ class _Client:
         self.port = port
         self.request = f"GET / HTTP/1.1\r\nHost: {load.host}\r\n\r\n".encode()
         self.idle: list[_Connection] = []
-        self.backlog: deque[float] = deque()
         self.statuses: Counter[str] = Counter()
         self.good: list[float] = []
         self.refused: list[float] = []
-        self.late = self.failed = self.due = 0
+        self.failed = self.due = self.turned_away = 0
         self.begun = self.counting = self.over = float("inf")
         self.connecting: set[asyncio.Task[None]] = set()
 
@@ -342,12 +355,7 @@ class _Client:
         now = time.perf_counter()
         if now >= self.over:
             return
-        if self.settings.rate:
-            if self.backlog:
-                connection.ask(self.backlog.popleft())
-            else:
-                self.idle.append(connection)
-        elif self.begun == float("inf"):
+        if self.settings.rate or self.begun == float("inf"):
             self.idle.append(connection)
         else:
             self.due += now >= self.counting
@@ -360,7 +368,7 @@ class _Client:
             if connection.transport is not None:
                 connection.ask(due)
                 return
-        self.backlog.append(due)
+        self.turned_away += due >= self.counting
 
     def answered(self, due: float, status: str) -> None:
         if self.counting <= due < self.over:
@@ -424,6 +432,7 @@ class _Client:
             late=sum(took > settings.within for took in self.good),
             statuses=dict(self.statuses),
             failed=self.failed,
+            turned_away=self.turned_away,
             seconds=self.over - self.counting,
             latencies=_percentiles(self.good),
             refusals=_percentiles(self.refused),

@@ -20,11 +20,12 @@ evenly, however slowly, gets all it can use, one that answers in lumps gets smal
 With several parties in the last seconds a round is `burst_shared` requests of those who queue, taken in turn by
 weight; with one alone only the round's length matters, and it is `burst_alone`.
 
-Overload is when a turn waits longer than `patience`: then the oldest is refused rather than served, as often as the
-loop gets to it. The work that waits is never more than `patience` seconds of what the process can do, and a refusal
-costs a fraction of a request; so what is served stays near the most that can be served. (Refusing newcomers at once
-would be kinder to each of them, but clients that are refused at once come back at once, and then refusing is all that
-the process does.)
+Overload is when the oldest turn of a party has waited longer than `patience`. Served in order, all would be as late as
+that, and soon too late for their clients. So the newest goes next then, and of the oldest one is refused for every
+`SERVED_PER_REFUSED` that are served: what is served is served in time, and refusing, which costs half of serving,
+takes less than a tenth of the processor. (Refusing whoever comes while it is too much would be kinder to each of
+them, but clients that are refused at once are back at once, and then refusing is all that the process does.) The others
+wait on, and nothing of their connections is read.
 
 What it costs: a call and three comparisons per request while there is no rush; the loop's turning is only counted once
 `RUSH` requests came within the same millisecond.
@@ -44,15 +45,20 @@ from kncore.errors import ProxyError
 __all__ = ["Limits", "Overloaded", "Party", "Statistics", "Turn", "Turns"]
 
 RUSH: Final = 8
-"""Requests within a millisecond from which on rounds are counted; at less, a round cannot be long."""
+MOMENT: Final = 0.001
+"""So many requests within so many seconds (uvloop tells no smaller part) begin a rush, in which rounds are counted; at
+less, a round cannot be long."""
 START: Final = 32
 """A party's window when it first needs one."""
 LUMP: Final = 2
 """A window shrinks when more ended in a round than so many times the requests that one starts."""
 SHRINK: Final = 0.75
 BLOCKED: Final = 0.001
-"""Seconds until the next round when all who wait have their windows full. An app that does not answer at all thereby
-gets a thousand requests a second more: it is the app that must bear them, or its revision's limit."""
+"""Seconds until the next round when all who wait have their windows full."""
+STALLED: Final = 0.125
+"""How much of themselves windows grow by when nothing has ended for so long: many requests for an app that takes its
+time are no lump, and within a twentieth of a second it has thousands of them."""
+SERVED_PER_REFUSED: Final = 6
 MIXED_FOR: Final = 10.0
 """Seconds for which two parties count as meeting after the last time one followed the other."""
 
@@ -67,9 +73,10 @@ class Limits:
     """The same when parties share the loop. It is what somebody else has to wait for; each round costs a few
     microseconds beyond its requests."""
     patience: float = 0.5
-    """A turn that waited longer is refused. Ten times the timer of a ticker, and far below what clients wait."""
-    depth: int = 20_000
-    """Turns queued in all; more are refused at once."""
+    """A party whose oldest turn waited longer is overloaded. Ten ticks of a ticker, and far below what clients wait."""
+    depth: int = 40_000
+    """Turns queued in all; more are refused at once. It is there for memory (some 4 KiB each) and more than all
+    connections of three listeners: refusing at once is no way to serve many."""
     window: int = 8
     """Least requests that a party may have under way while others are there too."""
 
@@ -133,7 +140,7 @@ class Party:
         """Turns waiting, oldest first, with the time they came."""
         self.under_way: set[Turn] = set()
         """Turns that went on during a rush and are not over."""
-        self.window = float(START)
+        self.window = START
         """Most of those while others share the loop and some of ours wait."""
         self.listed = False
         self.started = self.ended = 0
@@ -170,7 +177,9 @@ class Turns:
         "_queued",
         "_round",
         "_rush",
+        "_served",
         "_shed",
+        "_stalled",
         "now",
     )
 
@@ -186,7 +195,8 @@ class Turns:
         self._blocked: _Handle | None = None  # the timer that will call it, rather than the loop's turning
         self._round = 0
         self._parties: deque[Party] = deque()
-        self._queued = self._deferred = self._shed = 0
+        self._stalled = False  # the timer called it
+        self._queued = self._deferred = self._shed = self._served = 0
 
     def admit(self, turn: Turn, party: Party, now: float) -> bool:
         """Let a request go at once (True), or have it told later (False), maybe before this returns.
@@ -200,7 +210,7 @@ class Turns:
             self._last = party
         if self._rush:
             return self._in_rush(turn, party, now)
-        if now != self._moment:
+        if now - self._moment >= MOMENT:
             self._moment = now
             self._count = 1
             return True
@@ -256,6 +266,7 @@ class Turns:
 
     def _turned(self) -> None:
         """The loop has been round: let the next ones go."""
+        self._stalled = self._blocked is not None
         self._blocked = None
         self._count = 0
         parties = self._parties
@@ -270,13 +281,16 @@ class Turns:
         idle = 0  # parties in a row that could not start anything
         while left > 0 and idle < len(parties):
             party = parties.popleft()
-            room = min(left, party.weight)
+            count = min(left, len(party.queue))
+            if parties:
+                count = min(count, party.weight)
             if shared:
-                room = min(room, self._room(party))
-            if room > 0:
-                left -= self._start(party, room, now - limits.patience)
+                count = min(count, self._room(party))
+            if count > 0:
+                self._start(party, count, now - limits.patience)
+                left -= count
                 idle = 0
-            else:
+            elif party.queue:
                 idle += 1
             if party.queue:
                 parties.append(party)
@@ -293,26 +307,28 @@ class Turns:
         if party.judged_in != self._round:
             party.judged_in = self._round
             if party.ended_in == self._round and party.ended > LUMP * self._limits.burst_shared:
-                party.window = max(self._limits.window, party.window * SHRINK)
+                party.window = max(self._limits.window, int(party.window * SHRINK))
             elif len(party.under_way) >= party.window:
-                party.window += 1
-        return int(party.window) - len(party.under_way)
+                party.window += max(1, int(party.window * STALLED)) if self._stalled else 1
+        return party.window - len(party.under_way)
 
-    def _start(self, party: Party, count: int, too_old: float) -> int:
-        """Let up to so many go, or refuse them; how many it were."""
+    def _start(self, party: Party, count: int, too_old: float) -> None:
+        """Let so many go, and refuse some if it is too much."""
         queue = party.queue
-        for started in range(count):
-            if not queue:
-                return started
-            turn, came = queue.popitem(last=False)
+        for _ in range(count):
+            late = next(iter(queue.values())) < too_old
+            turn, _ = queue.popitem(last=late)
             self._queued -= 1
-            if came < too_old:
+            self._served += 1
+            party.under_way.add(turn)
+            turn.proceed()
+            if late and queue and self._served % SERVED_PER_REFUSED == 0:
+                turn, _ = queue.popitem(last=False)
+                self._queued -= 1
                 self._shed += 1
                 turn.shed()
-            else:
-                party.under_way.add(turn)
-                turn.proceed()
-        return count
+            if not queue:
+                return
 
     def _unblock(self) -> None:
         if self._blocked is not None:

@@ -22,7 +22,8 @@ class Request:
 
     def shed(self) -> None:
         assert self.machine.now - self.came > self.machine.limits.patience, "refused although its time was not up"
-        self.machine.left(self)
+        self.machine.shed += 1
+        self.machine.left(self, refused=True)
 
 
 class Timer:
@@ -55,7 +56,7 @@ class TurnsMachine(RuleBasedStateMachine):
         self.waiting: list[list[Request]] = [[] for _ in range(PARTIES)]
         self.number = 0
         self.rounds_since: list[int] = [0] * PARTIES
-        self.went = 0
+        self.went = self.shed = 0
 
     def time(self) -> float:
         return self.now
@@ -68,9 +69,11 @@ class TurnsMachine(RuleBasedStateMachine):
         self.timers.append(Timer(self, self.now + delay, callback))
         return self.timers[-1]
 
-    def left(self, request: Request) -> None:
-        """It was at the head of its queue."""
-        assert self.waiting[request.party].pop(0) is request, "out of order"
+    def left(self, request: Request, *, refused: bool = False) -> None:
+        """It was at the head of its queue; or, once the head has waited too long, at its end."""
+        queue = self.waiting[request.party]
+        late = self.now - queue[0].came > self.limits.patience
+        assert queue.pop(-1 if late and not refused else 0) is request, "out of order"
         self.rounds_since[request.party] = 0
         self.went += 1
 
@@ -121,7 +124,9 @@ class TurnsMachine(RuleBasedStateMachine):
         fits = any(party.queue and len(party.under_way) < party.window for party in self.parties)
         for callback in [*due, *(timer.callback for timer in late)]:
             callback()
-        assert self.went - before <= max(self.limits.burst_alone, self.limits.burst_shared)
+        most = max(self.limits.burst_alone, self.limits.burst_shared)
+        assert self.went - before <= most + (most + 5) // 6, "more than a round and its refusals"
+        assert self.shed * 6 <= self.went, "refusing instead of serving"
         if due or late:
             assert self.went > before or not fits, "a round that served nobody"
             for party, queue in enumerate(self.waiting):

@@ -176,16 +176,33 @@ def test_many_parties_with_a_little_each_are_all_served_soon() -> None:
     assert {name for name in proxy.log if name[0] == "other"} == {("other", number) for number in range(50)}
 
 
-def test_what_waits_too_long_is_refused_oldest_first_and_the_rest_served() -> None:
-    proxy, party = Proxy(burst_alone=10, patience=0.5), Party()
-    requests = proxy.rush(party, 100, "a")
-    proxy.loop.turn(0.6)
-    refused = [request for request in requests if request.refused]
-    assert len(refused) == 10, "refusing is rationed like serving"
-    assert refused == [request for request in requests if request.name not in proxy.log][:10]
+def test_overloaded_the_newest_are_served_and_of_the_oldest_one_is_refused_for_six_of_those() -> None:
+    proxy, party = Proxy(burst_alone=12, patience=0.5), Party()
+    old = proxy.rush(party, 100, "old")
+    waiting = [request for request in old if request.name not in proxy.log]
+    proxy.loop.now += 0.6
+    new = proxy.rush(party, 12, "new")
+    proxy.log.clear()
+    proxy.loop.turn()
+    served = [name for name in proxy.log if name[0] != "shed"]
+    assert served == [request.name for request in reversed(new)]
+    assert [request for request in old if request.refused] == waiting[:2]
     proxy.settle()
     found = proxy.turns.statistics()
-    assert (found.queued, found.shed) == (0, sum(request.refused for request in requests))
+    assert found.queued == 0
+    assert found.shed == sum(request.refused for request in old)
+    assert found.shed * 6 <= len([name for name in proxy.log if name[0] != "shed"])
+
+
+def test_after_an_overload_it_is_first_come_first_served_again() -> None:
+    proxy, party = Proxy(burst_alone=8, patience=0.5), Party()
+    proxy.rush(party, 60, "old")
+    proxy.loop.now += 0.6
+    proxy.settle()
+    proxy.log.clear()
+    proxy.rush(party, 60, "new")
+    proxy.settle()
+    assert proxy.log == [("new", number) for number in range(60)]
 
 
 def test_queue_is_bounded() -> None:
@@ -275,7 +292,6 @@ def test_app_that_never_answers_gets_more_slowly_and_holds_up_nobody() -> None:
     proxy.rush(hung, 500, "hung")
     for _ in range(50):
         proxy.loop.turn()
-    before = len(proxy.log)
     for number in range(20):
         proxy.send(other, ("other", number))
         assert proxy.log[-1] == ("other", number) or proxy.loop.turn() is None
@@ -284,7 +300,7 @@ def test_app_that_never_answers_gets_more_slowly_and_holds_up_nobody() -> None:
     assert [name for name in proxy.log if name[0] == "other"] == [("other", number) for number in range(20)]
     for _ in range(100):
         proxy.loop.turn()
-    assert 100 <= len(proxy.log) - before <= 200
+    assert len(proxy.log) == 501 + 20, "within a tenth of a second it has them all"
 
 
 def test_end_of_a_request_lets_the_next_go_without_the_timer() -> None:
