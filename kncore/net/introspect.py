@@ -11,12 +11,13 @@ world.
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 from urllib.parse import parse_qs
 
 from kncore.net.exchange import Exchange, Handler
+from kncore.net.heads import read_response
 from kncore.net.pool import Pool
 from kncore.net.server import Server
 from kncore.telemetry.exposition import content_type, pieces, wants_openmetrics
@@ -80,59 +81,111 @@ METRICS: Final = (
 
 SLICE: Final = 0.001
 """Seconds of writing a scrape between which requests have their turn."""
+SCRAPES: Final = 4
+"""Scrapes at once, of those that take more than a slice."""
 _TEXT: Final = (b"Content-Type: text/plain; charset=utf-8",)
 _INDEX: Final = b"profile?seconds=30\ntasks\n"
 
 
 class _Scrape:
-    """One text in the making, and who waits for it: who asks meanwhile gets the same."""
+    """One text on its way; to the exchange it is the upstream that answers, so a slow reader holds it up."""
 
-    def __init__(self, registry: Registry, *, modern: bool) -> None:
-        self.waiting: list[Exchange] = []
-        self.over = False
+    def __init__(self, exchange: Exchange, registry: Registry, *, modern: bool, under_way: "set[_Scrape]") -> None:
+        self._exchange = exchange
+        self._under_way = under_way
         self._modern = modern
-        self._parts: list[bytes] = []
+        self._parts: list[str] = []
         self._work = self._write(registry)
+        self._paused = self._streaming = self._scheduled = False
         self._loop = asyncio.get_running_loop()
 
-    def _write(self, registry: Registry) -> Iterator[None]:
+    def start(self) -> None:
+        """Answer at once if a slice of time is enough, as it usually is, else little by little."""
+        kind = b"Content-Type: " + content_type(modern=self._modern).encode()
+        if self._exchange.method == b"HEAD":
+            self._exchange.respond(200, b"", (kind,))
+        elif self._slice():
+            self._exchange.respond(200, "".join(self._parts).encode(), (kind,))
+        else:
+            self._under_way.add(self)
+            self._streaming = True
+            self._exchange.carry(self)
+            self._exchange.answer(read_response(b"HTTP/1.1 200 OK\r\n%b\r\n\r\n" % kind), b"", end=False)
+            self._go_on()
+
+    def _write(self, registry: Registry) -> Generator[None, None, None]:
         families = yield from registry.collecting()
         for piece in pieces(registry, families, modern=self._modern):
-            self._parts.append(piece.encode())
+            self._parts.append(piece)
             yield
 
-    def go_on(self) -> None:
-        """Write for a slice of time, and let requests have their turn."""
+    def _slice(self) -> bool:
+        """Write for a while; whether that was all."""
         end = time.perf_counter() + SLICE
-        for _ in self._work:
-            if time.perf_counter() >= end:
-                self._loop.call_soon(self.go_on)
-                return
-        self.over = True
-        lines = (b"Content-Type: " + content_type(modern=self._modern).encode(),)
-        body = b"".join(self._parts)
+        return all(time.perf_counter() < end for _ in self._work)
+
+    def _go_on(self) -> None:
+        self._scheduled = False
+        if self._paused or not self._streaming:
+            return
+        over = self._slice()
+        body = "".join(self._parts).encode()
         self._parts.clear()
-        for exchange in self.waiting:
-            exchange.respond(200, body, lines)
-        self.waiting.clear()
+        if body:
+            self._exchange.answer_body(body)
+        if self._exchange.done:
+            return  # the client left just now
+        if over:
+            self._streaming = False
+            self._under_way.discard(self)
+            self._exchange.answer_end()
+        else:
+            self._soon()
+
+    def _soon(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._go_on)
+
+    # as a carrier ----------------------------------------------------------------------------------------------------
+
+    def send_body(self, data: bytes, *, end: bool, trailers: Sequence[bytes] = ()) -> None:
+        """A scrape has none that anybody wants."""
+
+    def send_raw(self, data: bytes) -> None:
+        """Nothing is upgraded here."""
+
+    def end_raw(self) -> None:
+        """Nothing is upgraded here."""
+
+    def pause(self) -> None:
+        """The client does not keep up."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """It takes bytes again."""
+        self._paused = False
+        self._soon()
+
+    def cancel(self) -> None:
+        """It left."""
+        self._streaming = False
+        self._under_way.discard(self)
+        self._work.close()
 
 
 def metrics(registry: Registry) -> Handler:
-    """`/metrics`, for Prometheus; a thousand revisions are 30 MB of text, written a millisecond at a time."""
-    under_way: dict[bool, _Scrape] = {}
+    """`/metrics`, for Prometheus; a thousand revisions are 37 MB of text, written a millisecond at a time."""
+    under_way: set[_Scrape] = set()
 
     def handle(exchange: Exchange) -> None:
         if exchange.target.partition(b"?")[0] != b"/metrics":
             exchange.respond(404, b"404 page not found\n")
-            return
-        modern = wants_openmetrics(exchange.value(b"accept").decode("latin-1"))
-        scrape = under_way.get(modern)
-        if scrape is None or scrape.over:
-            scrape = under_way[modern] = _Scrape(registry, modern=modern)
-            scrape.waiting.append(exchange)
-            scrape.go_on()
+        elif len(under_way) >= SCRAPES:
+            exchange.respond(503, b"%d scrapes are under way already\n" % SCRAPES)
         else:
-            scrape.waiting.append(exchange)
+            modern = wants_openmetrics(exchange.value(b"accept").decode("latin-1"))
+            _Scrape(exchange, registry, modern=modern, under_way=under_way).start()
 
     return handle
 

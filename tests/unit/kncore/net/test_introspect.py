@@ -1,7 +1,8 @@
-"""A scrape of very many points: written in slices, once for everybody who asks meanwhile."""
+"""A scrape of very many points is written in slices, between which requests have their turn."""
 
 import asyncio
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from kncore.net import introspect
@@ -9,60 +10,83 @@ from kncore.telemetry.metrics import REST, Metric, Registry
 from tests.unit.kncore.net.conftest import Relay
 
 PODS = Metric("torpor.pods", "gauge", "{pod}", "Pods.", ("name",))
+MANY = REST + 50
 SCRAPE = b"GET /metrics?x=1 HTTP/1.1\r\nHost: h\r\n\r\n"
 
 
 def values(relay: Relay) -> list[float]:
-    text = relay.answer.partition(b"\r\n\r\n")[2].decode()
+    chunks, data = [], relay.answer.partition(b"\r\n\r\n")[2]
+    while data:
+        size, _, data = data.partition(b"\r\n")
+        chunks.append(data[: int(size, 16)])
+        data = data[int(size, 16) + 2 :]
+    text = b"".join(chunks).decode()
     return [sample.value for family in text_string_to_metric_families(text) for sample in family.samples]
 
 
-async def answered(relay: Relay) -> int:
-    """Turns of the loop that it took."""
+async def ended(relay: Relay) -> int:
+    """Turns of the loop until the chunked answer was whole."""
     turns = 0
-    while not relay.answer:
+    while not relay.answer.endswith(b"0\r\n\r\n"):
         turns += 1
         await asyncio.sleep(0)
     return turns
 
 
-async def test_a_large_scrape_lets_others_have_their_turn_and_is_made_once(monkeypatch) -> None:
-    monkeypatch.setattr(introspect, "SLICE", 0.0)
-    registry, reads = Registry(), []
-
-    def source():
-        reads.append(1)
-        for number in range(3 * REST):
-            yield PODS, (str(number),), 1.0
-
-    registry.add(source)
-    handler = introspect.metrics(registry)
-    first, second = Relay(handler), Relay(handler)
-    first.says(SCRAPE)
-    await asyncio.sleep(0)
-    assert first.answer == b""
-    second.says(SCRAPE)
-    assert await answered(second) > REST
-    assert len(values(first)) == len(values(second)) == 3 * REST
-    assert reads == [1]
-    third = Relay(handler)
-    third.says(SCRAPE)
-    await answered(third)
-    assert reads == [1, 1]
-
-
-async def test_who_leaves_meanwhile_is_no_trouble(monkeypatch) -> None:
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> Registry:
+    """More than fits a slice of time, however short that is."""
     monkeypatch.setattr(introspect, "SLICE", 0.0)
     registry = Registry()
-    registry.add(lambda: [(PODS, (str(number),), 1.0) for number in range(100)])
-    handler = introspect.metrics(registry)
-    gone, stays = Relay(handler), Relay(handler)
-    gone.says(SCRAPE)
-    stays.says(SCRAPE)
-    await asyncio.sleep(0)
-    gone.leaves()
-    await answered(stays)
-    assert len(values(stays)) == 100
+    registry.add(lambda: ((PODS, (str(number),), 1.0) for number in range(MANY)))
+    return registry
+
+
+async def test_a_large_scrape_lets_others_have_their_turn(large: Registry) -> None:
+    relay = Relay(introspect.metrics(large))
+    relay.says(SCRAPE)
+    assert b"\r\nTransfer-Encoding: chunked\r\n" in relay.answer
+    assert await ended(relay) >= MANY
+    assert len(values(relay)) == MANY
+    relay.wire.sent = b""
+    relay.says(SCRAPE)  # the connection goes on
+    await ended(relay)
+    assert len(values(relay)) == MANY
+
+
+async def test_a_reader_that_does_not_keep_up_is_waited_for(large: Registry) -> None:
+    relay = Relay(introspect.metrics(large))
+    relay.says(SCRAPE)
+    relay.connection.pause_writing()
+    before = len(relay.answer)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert len(relay.answer) - before < 100, "at most what was on its way"
+    relay.connection.resume_writing()
+    await ended(relay)
+    assert len(values(relay)) == MANY
+
+
+async def test_so_many_at_once_and_who_leaves_makes_room(large: Registry) -> None:
+    handler = introspect.metrics(large)
+    relays = [Relay(handler) for _ in range(introspect.SCRAPES + 1)]
+    for relay in relays:
+        relay.says(SCRAPE)
+    assert [relay.status for relay in relays] == [200] * introspect.SCRAPES + [503]
+    relays[0].leaves()
+    again = Relay(handler)
+    again.says(SCRAPE)
+    assert again.status == 200
+    for relay in (*relays[1:-1], again):
+        await ended(relay)
+        assert len(values(relay)) == MANY
+
+
+async def test_head_is_answered_without_the_work(large: Registry) -> None:
+    relay = Relay(introspect.metrics(large))
+    relay.says(SCRAPE.replace(b"GET", b"HEAD"))
+    assert relay.status == 200
+    assert relay.answer.endswith(b"\r\n\r\n")
 
 
 async def test_a_small_scrape_is_answered_at_once_in_what_the_scraper_reads() -> None:
