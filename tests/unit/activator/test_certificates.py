@@ -188,7 +188,7 @@ LABEL = {"networking.internal.knative.dev/certificate-uid": "1"}
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while not condition():  # noqa: ASYNC110  what is waited for has no event of its own
             await asyncio.sleep(0.002)
 
