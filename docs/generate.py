@@ -457,8 +457,9 @@ CPU of a queue-proxy per request, with 64 connections (13 us with everything off
 | traces, one that is | 14 us | 15 us |
 
 Spans and metrics are encoded and pushed by a thread; of more than 2,048 spans in five seconds the rest is dropped and
-counted. A scrape is written in slices of a millisecond and as fast as its reader reads, so that requests do not wait for
-it: with a thousand revisions it takes a third of a second and has 37 MB, of which few are kept at a time. Memory of a queue-proxy: 1 MB more for metrics, 20 MB more from the first
+counted. A scrape is written in slices of a millisecond and as fast as its reader reads, so that requests do not wait
+for it: with a thousand revisions it takes a third of a second and has 37 MB, of which few are kept at a time. Memory of
+a queue-proxy: 1 MB more for metrics, 20 MB more from the first
 push on, for OpenTelemetry's libraries.
 """
 
