@@ -131,7 +131,7 @@ class Contest:
                 try:
                     sample = load.sample(taking[name], setting)
                 except (NotCarried, NoTool, NotBuilt, subprocess.SubprocessError) as exc:
-                    self._report.absent(name, f"{load.name}: {str(exc).splitlines()[0]}")
+                    self._report.absent(name, f"{load.name}: {str(exc).splitlines()[0][:300]}")
                     taking.pop(name)
                     continue
                 if number >= 0:

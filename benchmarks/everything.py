@@ -17,6 +17,7 @@ import orjson
 
 from benchmarks import machine, markdown, plot
 from benchmarks.peers import programs
+from benchmarks.peers.process import die_with_parent
 
 __all__ = ["PARTS", "TEXT", "document", "run"]
 
@@ -64,7 +65,9 @@ def run(known: Collection[str], *, quick: bool, out: Path, patience: float, only
             into = Path(folder, name)
             command = [sys.executable, "-m", "benchmarks", name, "--out", str(into), *wait, *options, *extra]
             try:
-                code = subprocess.run(command, cwd=ROOT, check=False, timeout=WITHIN).returncode
+                code = subprocess.run(
+                    command, cwd=ROOT, check=False, timeout=WITHIN, preexec_fn=die_with_parent
+                ).returncode
             except subprocess.TimeoutExpired:
                 code = -1
             files = sorted(into.glob("*.json"))

@@ -142,7 +142,7 @@ def _http2(body: bytes | None, headers: Mapping[str, str]) -> Callable[[Running,
                 processor=setting.processor,
             )
         except ValueError as exc:
-            raise NotCarried(f"{proxy.name}: no answer over HTTP/2") from exc
+            raise NotCarried(f"{proxy.name}: no answer over HTTP/2 ({exc})") from exc
 
     return run
 

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from benchmarks.client import ask
 from benchmarks.procfs import pin
+from kncore.runtime import set_parent_death_signal
 
-__all__ = ["NotStarted", "Running", "answers", "free_ports", "process", "program"]
+__all__ = ["NotStarted", "Running", "answers", "die_with_parent", "free_ports", "process", "program"]
 
 READY_WITHIN = 30.0
 ROOT = Path(__file__).parents[2]
@@ -87,6 +88,7 @@ def process(
             stdin=subprocess.DEVNULL,
             stdout=said,
             stderr=said,
+            preexec_fn=die_with_parent,
         )
         try:
             if processor is not None:
@@ -104,6 +106,11 @@ def process(
             )
         finally:
             _end(started)
+
+
+def die_with_parent() -> None:
+    """Run in a child before its program: a benchmark that is killed shall leave no proxies behind."""
+    set_parent_death_signal(signal.SIGKILL)
 
 
 def _end(started: subprocess.Popen[bytes]) -> None:
