@@ -1,4 +1,4 @@
-"""Whether a peer has hung up, of a connection that is not being read.
+"""What the kernel knows of a connection before the loop does: whether its peer has hung up, or sent something.
 
 While reading is paused the loop does not look at a connection, so its end is noticed when reading goes on: for a
 request that waits in a queue, when its turn comes. The kernel knows better: it reports the peer's FIN and reset
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["hung_up"]
+__all__ = ["hung_up", "readable"]
 
 _GONE: Final = select.POLLHUP | select.POLLERR | select.POLLNVAL
 _HALF: Final[int] = getattr(select, "POLLRDHUP", 0)  # Linux
@@ -34,3 +34,13 @@ def hung_up(transport: asyncio.BaseTransport, *, half: bool) -> bool:
     look.register(sock.fileno(), _HALF if half else 0)
     found = look.poll(0)
     return bool(found) and bool(found[0][1] & (_GONE | (_HALF if half else 0)))
+
+
+def readable(transport: asyncio.BaseTransport) -> bool:
+    """Whether bytes (or the end) of the peer's are there that nobody has read."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.fileno() < 0:
+        return False
+    look = select.poll()
+    look.register(sock.fileno(), select.POLLIN)
+    return bool(look.poll(0))

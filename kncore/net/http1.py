@@ -34,7 +34,7 @@ import httptools
 from kncore.net.chunked import ChunkedReader, chunk
 from kncore.net.errors import BadMessage
 from kncore.net.exchange import Exchange
-from kncore.net.hangup import hung_up
+from kncore.net.hangup import hung_up, readable
 from kncore.net.heads import DEFAULT_LIMITS, REASONS, SILENT, RequestHead, RequestLimits, read_request
 
 if TYPE_CHECKING:
@@ -65,6 +65,8 @@ SAME_LIMIT: Final = 2048
 """Heads up to this size are kept to be recognised when they come again."""
 TAIL_LIMIT: Final = 64 * 1024
 """Bytes of pipelined requests kept before reading pauses."""
+QUIET: Final = 0.25
+"""How long a connection without a request is waited for when draining, seconds."""
 LINGER: Final = 2.0
 """How long a connection that was answered before its request was complete is still read after its last byte, seconds:
 closing at once would make the kernel send a reset, and the reset can overtake the answer."""
@@ -709,9 +711,17 @@ class ServerConnection(asyncio.Protocol):
         return self._since if self._exchange is None and self._state in (_HEAD, _WAIT) else None
 
     def close_if_idle(self) -> None:
-        """Close unless a request has begun."""
+        """Draining: close unless a request has begun, or may be on its way.
+
+        A client that asks without a pause sends its next request while we decide to close, and would have to guess
+        what became of it. So a connection is given a moment, and told to close with that request's answer.
+        """
         if self._exchange is None and self._partial is None and self._state in (_HEAD, _WAIT):
-            self._shut(clean=True)
+            now = self.now()
+            if not self._since:
+                self._since = now
+            elif now - self._since >= QUIET and not readable(self.transport):
+                self._shut(clean=True)
 
     def close_if_tunnel(self) -> None:
         """End a tunnel from our side."""

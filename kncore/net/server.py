@@ -179,12 +179,14 @@ class Server:
 
     def visit(self, now: float) -> bool:
         """Compare every connection's clocks with now; for the ticker."""
-        busy = False
+        busy = draining = self.draining
         for connection in tuple(self._connections):
             if connection.tick(now):
                 busy = True
-                if self.draining and now >= self._tunnels:
+                if draining and now >= self._tunnels:
                     connection.close_if_tunnel()
+            elif draining:
+                connection.close_if_idle()
         return busy
 
     def statistics(self) -> ServerStatistics:
