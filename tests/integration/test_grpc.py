@@ -2,7 +2,11 @@
 
 import asyncio
 import collections
+import contextlib
 import os
+import random
+import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -24,8 +28,15 @@ ROOT = Path(__file__).parents[2]
 APP = ROOT / "tests/data/apps/calls"
 HOST = "hello.default.localhost"
 UNLIMITED = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
-PODS = iter(f"127.0.77.{number}" for number in range(1, 250))
-"""Pods of h2c revisions listen on port 8013 of an address of their own."""
+
+
+def an_address() -> str:
+    """Pods of h2c revisions listen on port 8013, each on an address of its own."""
+    while True:
+        address = f"127.201.{random.randrange(256)}.{random.randrange(1, 255)}"
+        with socket.socket() as holder, contextlib.suppress(OSError):
+            holder.bind((address, 8013))
+            return address
 
 
 @asynccontextmanager
@@ -46,11 +57,19 @@ async def calls_app(**environ: str) -> AsyncIterator[int]:
 class Service:
     """The service under test, as its clients reach it."""
 
-    def __init__(self, target: str, pod: str, activator: Activator | None = None, host: str = HOST) -> None:
+    def __init__(
+        self,
+        target: str,
+        pod: str,
+        activator: Activator | None = None,
+        host: str = HOST,
+        process: asyncio.subprocess.Process | None = None,
+    ) -> None:
         self.target = target
         self.pod = pod
         self.activator = activator
         self.host = host
+        self.process = process
 
     @asynccontextmanager
     async def channel(self, *options: tuple[str, Any]) -> AsyncIterator[grpc.aio.Channel]:
@@ -62,9 +81,9 @@ class Service:
 @asynccontextmanager
 async def queue_proxy(app_port: int, **environ: str) -> AsyncIterator[Service]:
     """A queue-proxy process in front of an app that speaks h2c."""
-    address = next(PODS)
-    async with sidecar(app_port, SERVING_POD_IP=address, QUEUE_SERVING_PORT="8013", **environ):
-        yield Service(f"{address}:8013", f"{address}:8013")
+    address = an_address()
+    async with sidecar(app_port, SERVING_POD_IP=address, QUEUE_SERVING_PORT="8013", **environ) as made:
+        yield Service(f"{address}:8013", f"{address}:8013", process=made.process)
 
 
 @asynccontextmanager
@@ -201,6 +220,63 @@ async def test_calls_beyond_the_streams_an_app_takes_wait(way: Any) -> None:
         wait = method(channel, "Wait")
         answers = await asyncio.gather(*(wait(b"0.02", timeout=20) for _ in range(200)))
         assert set(answers) == {b"0 cancelled before"}
+
+
+async def test_pods_that_leave_and_die_cost_no_call() -> None:
+    """A pod is stopped under load; then an app dies between calls, of which the activator is told nothing."""
+    async with contextlib.AsyncExitStack() as stack:
+        ports = [await stack.enter_async_context(calls_app()) for _ in range(2)]
+        doomed = await asyncio.create_subprocess_exec(
+            sys.executable, "app.py", cwd=APP, env=dict(os.environ), stdout=subprocess.PIPE
+        )
+        assert doomed.stdout is not None
+        ports.append(int(await doomed.stdout.readline()))
+        queues = [await stack.enter_async_context(queue_proxy(port)) for port in ports]
+        activator = await stack.enter_async_context(an_activator())
+        activator.revision(http2=True)
+        activator.backends.update(KEY, Endpoints(not_ready=frozenset(queue.pod for queue in queues)))
+        await until(lambda: activator.proxy.revisions[KEY].throttler.capacity > 0)
+        channel = await stack.enter_async_context(Service(f"127.0.0.1:{activator.public_port}", "").channel())
+        echo = method(channel, "Echo")
+        stopped = asyncio.Event()
+        made = 0
+
+        async def calls() -> None:
+            nonlocal made
+            while not stopped.is_set():
+                assert await echo(b"x" * 100, timeout=10) == b"x" * 100
+                made += 1
+
+        async def faults() -> None:
+            await until(lambda: made > 100)
+            leaving = queues[0].process
+            assert leaving is not None
+            leaving.terminate()
+            activator.backends.update(KEY, Endpoints(ready=frozenset(queue.pod for queue in queues[1:])))
+            await leaving.wait()
+            before = made
+            await until(lambda: made > before + 100)
+            stopped.set()
+
+        await asyncio.gather(faults(), *(calls() for _ in range(20)))
+        doomed.kill()
+        await doomed.wait()
+        await asyncio.gather(*(echo(b"y", timeout=10) for _ in range(50)))
+
+
+@pytest.mark.skipif(shutil.which("h2load") is None, reason="no h2load here")
+async def test_a_load_of_calls(service: Service, tmp_path: Path) -> None:
+    message = tmp_path / "message"
+    message.write_bytes(b"\0\0\0\0\3abc")
+    wanted = ["-H", f":authority: {HOST}", "-H", "content-type: application/grpc", "-H", "te: trailers"]
+    load = await asyncio.create_subprocess_exec(
+        *("h2load", "-n", "3000", "-c", "8", "-m", "16", "-d", str(message), *wanted),
+        f"http://{service.target}/test.Calls/Echo",
+        stdout=subprocess.PIPE,
+    )
+    out, _ = await load.communicate()
+    assert b"3000 succeeded, 0 failed, 0 errored, 0 timeout" in out
+    assert b"3000 2xx" in out
 
 
 # -- what we answer ourselves ------------------------------------------------------------------------------------------
