@@ -82,12 +82,31 @@ SILENT: Final = Silent()
 
 
 class RequestHead:
-    """A request head, understood. What most heads have in common stands in the class, so that making one is cheap."""
+    """A request head, understood."""
+
+    __slots__ = (
+        "fields",
+        "host",
+        "http2",
+        "keep_alive",
+        "length",
+        "lines",
+        "method",
+        "named",
+        "old",
+        "plan",
+        "repeated",
+        "sent",
+        "start",
+        "target",
+        "upgrade",
+        "written",
+    )
 
     method: bytes
     target: bytes
     """Origin form (`/path?query`) or `*`; the authority of an absolute-form target is in `host`."""
-    host: bytes = b""
+    host: bytes
     """Authority: `Host`, or what an absolute-form target says; may be empty and may carry a port."""
     start: bytes
     """The request line to send on, HTTP/1.1."""
@@ -95,28 +114,41 @@ class RequestHead:
     """Lower-case name -> line; of a repeated field the values, joined by commas."""
     lines: Sequence[bytes]
     """Every header line as received, without line ends."""
-    repeated: bool = False
+    repeated: bool
     """Some field occurs more than once, so `fields` and `lines` differ."""
-    named: Collection[bytes] = ()
+    named: Collection[bytes]
     """Fields that `Connection` names, and the like: not for the next hop."""
-    length: int = 0
+    length: int
     """Bytes of body to come; 0 none, -1 unknown (chunked)."""
-    upgrade: bytes = b""
+    upgrade: bytes
     """Protocol the client offers to switch to, empty for none."""
-    http2: bool = False
+    http2: bool
     """The client offers to go on in HTTP/2 (`h2c`, with its settings)."""
-    keep_alive: bool = True
+    keep_alive: bool
     """The client may send another request on the connection."""
-    old: bool = False
+    old: bool
     """HTTP/1.0: no chunked coding, no interim answers."""
 
-    sent: Any = None
+    sent: Any
     """What an HTTP/2 upstream's codec made of it, and of what."""
-    written: tuple[bytes, Collection[bytes], Sequence[bytes], bytes] | None = None
+    written: tuple[bytes, Collection[bytes], Sequence[bytes], bytes] | None
     """What `onward` made of it last, and of what."""
-    plan: Any = None
+    plan: Any
     """What a proxy's layers derived from the head alone (and the client's address), None until they did: heads
     repeat."""
+
+    def __init__(self) -> None:
+        self.host = b""
+        self.repeated = False
+        self.named = ()
+        self.length = 0
+        self.upgrade = b""
+        self.http2 = False
+        self.keep_alive = True
+        self.old = False
+        self.sent = None
+        self.written = None
+        self.plan = None
 
     def onward(self, authority: bytes, drop: Collection[bytes], add: Sequence[bytes]) -> bytes:
         """The head for an upstream that speaks HTTP/1, whole.
