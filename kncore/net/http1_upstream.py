@@ -123,10 +123,13 @@ class ClientConnection(asyncio.Protocol):
     def end_raw(self) -> None:
         if self.transport.is_closing():
             return
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-        else:
+        if not self.transport.can_write_eof():
             self.transport.close()
+            return
+        try:
+            self.transport.write_eof()
+        except OSError:  # asyncio's raises what uvloop's keeps to itself: the upstream has just reset the connection
+            self.transport.abort()
 
     def pause(self) -> None:
         if not self._paused and not self.transport.is_closing():
