@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from kncore.net.pool import Address
 
 NOT_CONNECTED: Final = "connection has not yet been established"
+PING: Final = 20.0
+"""Seconds after which a silent queue-proxy that owes answers in HTTP/2 is asked whether its node is still there."""
 STOPPING: Final = "received SIGTERM from kubelet"
 RETRY: Final = 0.5
 """Seconds between questions to an API server that is away."""
@@ -189,7 +191,11 @@ async def main(config: Config) -> None:
             return STOPPING
         return None if stream.connected else NOT_CONNECTED
 
-    limits = PoolLimits(idle=config.idle_connections, idle_per_upstream=config.idle_connections_per_pod)
+    limits = PoolLimits(
+        idle=config.idle_connections,
+        idle_per_upstream=config.idle_connections_per_pod,
+        ping=PING,
+    )
     try:
         network = await _network(client, config)
         backends.mesh = Mesh.read(network)

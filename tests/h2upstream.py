@@ -131,7 +131,11 @@ class Link(asyncio.Protocol):
         parts = self.waiting.get(stream)
         while parts:
             data, end = parts.pop(0)
-            room = min(self.h2.local_flow_control_window(stream), self.h2.max_outbound_frame_size)
+            try:
+                room = min(self.h2.local_flow_control_window(stream), self.h2.max_outbound_frame_size)
+            except h2.exceptions.StreamClosedError:  # its reset is among the events to come
+                parts.clear()
+                break
             if len(data) > room:
                 parts.insert(0, (data[room:], end))
                 if not room:

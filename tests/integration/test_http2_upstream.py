@@ -358,6 +358,68 @@ async def test_a_forgotten_address_ends_what_it_has() -> None:
         await settle(lambda: not app.open)
 
 
+@pytest.mark.parametrize("stage", ["dialling", "waiting", "asked", "uploading", "stuck", "answered", "downloading"])
+def test_clients_that_leave_leave_nothing_behind(stage: str) -> None:
+    def on_head(call: Call) -> None:
+        if stage in ("answered", "downloading"):
+            call.head()
+        if stage == "downloading":
+            call.data(bytes(3_000_000))
+
+    upload = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n"
+    limits = PoolLimits(connections=1)
+    settings: dict[SettingCodes | int, int] = {SettingCodes.MAX_CONCURRENT_STREAMS: 4 if stage == "waiting" else 100}
+
+    @on_uvloop
+    async def check() -> None:
+        async with (
+            H2Upstream(lambda call: None, on_head=on_head, settings=settings, windows=stage != "stuck") as app,
+            proxying(app.port, limits=limits) as proxy,
+        ):
+            clients = [await RawClient.connect(proxy.port) for _ in range(10)]
+            for client in clients:
+                client.writer.write(upload + bytes(90_000) if stage in ("uploading", "stuck") else GET)
+            wanted = {"dialling": 0, "waiting": 4}.get(stage, 10)
+            await settle(lambda: len(app.calls) >= wanted)
+            for client in clients:
+                client.reset()
+            await settle(lambda: proxy.app.in_use == 0 and proxy.app.waiting == 0)
+            await settle(lambda: all(exchange.done for exchange in proxy.exchanges))
+            app.behave, app.on_head, app.windows = (lambda call: call.answer(b"ok")), None, True
+            if stage != "stuck":  # there the connection's window is gone for good
+                assert await proxy.ask() == (200, b"ok")
+                assert len(app.links) == 1
+
+    check()
+
+
+@on_uvloop
+async def test_an_upstream_that_resets_everything_costs_nobody_else() -> None:
+    def behave(call: Call) -> None:
+        if call.path == "/good":
+            call.answer(b"ok")
+        elif call.stream % 4 == 1:
+            call.head()
+            call.reset(Code.CANCEL)
+        else:
+            call.reset(Code.ENHANCE_YOUR_CALM)
+
+    async with H2Upstream(behave) as app, proxying(app.port) as proxy:
+
+        async def storm() -> None:
+            for _ in range(50):
+                async with await RawClient.connect(proxy.port) as client:
+                    response = await client.ask(GET)
+                    assert response.status == 502 or not response.complete
+
+        async def good() -> None:
+            for _ in range(100):
+                assert await proxy.ask(GET.replace(b"/x", b"/good")) == (200, b"ok")
+
+        await asyncio.gather(good(), *(storm() for _ in range(10)))
+        assert len(app.links) == 1
+
+
 # -- other ways --------------------------------------------------------------------------------------------------------
 
 
