@@ -131,17 +131,16 @@ class Link(asyncio.Protocol):
         parts = self.waiting.get(stream)
         while parts:
             data, end = parts.pop(0)
-            try:
-                room = min(self.h2.local_flow_control_window(stream), self.h2.max_outbound_frame_size)
-            except h2.exceptions.StreamClosedError:  # its reset is among the events to come
-                parts.clear()
-                break
+            room = min(self.h2.local_flow_control_window(stream), self.h2.max_outbound_frame_size)
             if len(data) > room:
                 parts.insert(0, (data[room:], end))
                 if not room:
                     break
                 data, end = data[:room], False
-            self.h2.send_data(stream, bytes(data), end_stream=end)
+            try:
+                self.h2.send_data(stream, bytes(data), end_stream=end)
+            except h2.exceptions.StreamClosedError:  # its reset is among the events to come
+                parts.clear()
         if not parts:
             self.waiting.pop(stream, None)
         self.flush()
