@@ -113,7 +113,7 @@ async def test_chunks_are_merged_and_their_extensions_dropped(relay: Relay) -> N
     assert relay.up.got.endswith(b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n")
 
 
-async def turns(count: int = 50) -> None:
+async def turns(count: int = 200) -> None:
     """Let what was put off until others had their turn happen."""
     for _ in range(count):
         await asyncio.sleep(0)
