@@ -23,6 +23,7 @@ BENCHMARKS = {
     "peers": ("comparison", "queue-proxy and activator beside the original's, nginx, Go's and aiohttp's"),
     "proxy": ("proxy", "both proxies in a row on a whole platform, beside nginx twice"),
     "features": ("features", "what each feature of the proxies costs per request"),
+    "tls": ("tls", "requests and handshakes in TLS, beside nginx"),
     "attacks": ("attacks", "what other clients notice while one is hostile"),
     "fairness": ("fairness", "what a small tenant notices of one that sends a hundred times as much"),
     "overload": ("overload", "goodput, refusals and memory beyond capacity"),
