@@ -16,7 +16,7 @@ COPY queueproxy queueproxy
 COPY torpor torpor
 # Without pip inside: the one of this stage installs into it.
 RUN python -m venv --without-pip /opt/torpor \
- && python -m pip --python /opt/torpor/bin/python install --no-cache-dir --only-binary :all: . \
+ && python -m pip --python /opt/torpor/bin/python install --no-cache-dir --only-binary :all: '.[otlp]' \
  && /opt/torpor/bin/python -m compileall -q /opt/torpor/lib
 
 FROM python:3.11-slim
