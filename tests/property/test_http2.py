@@ -1,6 +1,7 @@
 """HTTP/2 against the libraries that others use: hpack and h2 must read what we write and write what we read."""
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine
 from itertools import pairwise
 from typing import Any
@@ -12,9 +13,13 @@ import h2.events
 import h2.exceptions
 import hpack
 import pytest
+from hpack.huffman import HuffmanEncoder
+from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
+from hpack.huffman_table import decode_huffman
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kncore.net.http2 import huffman
 from kncore.net.http2.compression import Decoder, Field, TooLarge, encode, literal
 from kncore.net.http2.frames import ConnectionFault
 from tests.unit.kncore.net.http2.conftest import Client, Relay2
@@ -45,10 +50,10 @@ def plain(decoded: list[Field]) -> list[tuple[bytes, bytes]]:
 @given(blocks=st.lists(st.tuples(fields, st.booleans(), st.integers(-1, 4096)), max_size=6))
 def test_we_decode_what_hpack_encodes(blocks: list[tuple[list[tuple[bytes, bytes]], bool, int]]) -> None:
     encoder, decoder = hpack.Encoder(), Decoder()
-    for sent, huffman, table in blocks:
+    for sent, short, table in blocks:
         if table >= 0:
             encoder.header_table_size = table
-        block = encoder.encode(sent, huffman=huffman)
+        block = encoder.encode(sent, huffman=short)
         before = decoder.generation
         assert plain(decoder.decode(block)) == sent
         if decoder.generation == before:  # then it means the same once more, which is what heads are kept for
@@ -81,6 +86,30 @@ def test_we_and_hpack_make_the_same_of_any_bytes(block: bytes, first: list[tuple
 def test_hpack_decodes_what_we_encode(sent: list[tuple[bytes, bytes]]) -> None:
     block = b"".join(literal(name, value) for name, value in sent)
     assert [tuple(field) for field in hpack.Decoder().decode(block, raw=True)] == sent
+
+
+@quick
+@given(code=st.binary(max_size=40), text=st.binary(max_size=600))
+def test_huffman_codes_are_hpacks(code: bytes, text: bytes) -> None:
+    encoded = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH).encode(text)
+    assert huffman.decode(encoded) == text
+    try:
+        expected = decode_huffman(code)
+    except hpack.HPACKError:
+        with pytest.raises(ValueError, match="Huffman"):
+            huffman.decode(code)
+    else:
+        assert huffman.decode(code) == expected
+
+
+def test_what_is_remembered_of_huffman_codes_is_bounded() -> None:
+    for first in range(256):
+        for second in range(256):
+            with contextlib.suppress(ValueError):
+                huffman.decode(bytes((first, second, 0xFF)))
+            with contextlib.suppress(ValueError):
+                huffman.decode(bytes((0xFF, 0xFF - first % 8, first, second)))
+    assert 0 < sum(map(len, huffman._STATES)) <= huffman.KEPT
 
 
 tokens = st.text("abcxyz-_019ABC", min_size=1, max_size=12).map(str.encode)

@@ -1,4 +1,4 @@
-"""HPACK (RFC 7541): a decoder that keeps what it read, and an encoder without memory. The Huffman code is `hpack`'s.
+"""HPACK (RFC 7541): a decoder that keeps what it read, and an encoder without memory. The tables are `hpack`'s.
 
 **Decoding.** A decoder of ours and not hpack's, because a field is needed as the line that the rest of the proxy works
 with (`b"name: value"`), already judged, and because that work is worth keeping: it is done when a literal is read, and
@@ -23,9 +23,11 @@ depends on its fields only, so encoded fields and blocks can be kept and joined.
 a table that another one's fields are compared with (RFC 7541 §7.1). Secrets are marked "never indexed" for whoever
 passes them on.
 
-What is bounded: a list beyond `list_bytes` or `fields` is read to its end, since the table must stay in step, but not
-kept, and is then refused (`TooLarge`); beyond four times that, or 1024 fields, the connection is ended. Only short
-strings are remembered, at most a few thousand.
+What is bounded: Huffman codes are the one thing here that takes long; `work` counts what was decoded of them and not
+remembered, for the codec to charge its peer. Short strings are remembered by all, a few thousand of them; of each
+peer's long ones (cookies, tokens) the last `_RECENT`. A list beyond `list_bytes` or `fields` is read to its end, since
+the table must stay in step, but not kept, and is then refused (`TooLarge`); beyond four times that, or 1024 fields, the
+connection is ended.
 
 Trust: hardened against both peers; compared with hpack's decoder by property tests.
 """
@@ -35,11 +37,10 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from hpack.exceptions import HPACKError
-from hpack.huffman_table import decode_huffman
 from hpack.table import HeaderTable
 
 from kncore.errors import KnError
+from kncore.net.http2 import huffman
 from kncore.net.http2.frames import Code, ConnectionFault
 
 __all__ = ["STATUS_FIELDS", "TABLE_BYTES", "Decoder", "Field", "TooLarge", "encode", "field", "literal"]
@@ -49,7 +50,10 @@ TABLE_BYTES: Final = 4096
 _FIELDS: Final = 1024
 """Fields in a block beyond which the peer is no client; cookies in crumbs count too."""
 _SHORT: Final = 256
-"""Longer strings are not remembered."""
+"""Strings up to this length are remembered, bytes."""
+_LONG: Final = 4096
+"""Longer strings are not remembered by a connection either, bytes."""
+_RECENT: Final = 8
 
 _NAME: Final = re.compile(rb":?[!#$%&'*+.^_`|~0-9a-z-]+")
 _VALUE: Final = re.compile(rb"(?:[!-~\x80-\xff](?:[\t -~\x80-\xff]*[!-~\x80-\xff])?)?")
@@ -88,12 +92,15 @@ _TRUNCATED: Final = "header block ends in the middle of a field"
 class Decoder:
     """The receiving end of one direction of a connection."""
 
-    __slots__ = ("_limit", "_size", "_table", "_table_bytes", "fields", "generation")
+    __slots__ = ("_limit", "_recent", "_size", "_table", "_table_bytes", "fields", "generation", "work")
 
     def __init__(self, *, list_bytes: int = 64 * 1024, fields: int = _FIELDS) -> None:
         self.generation = 0
         """Counts changes of the table."""
         self.fields = fields
+        self.work = 0
+        """Bytes of Huffman codes decoded that nobody remembered; whoever charges for it sets it back."""
+        self._recent: dict[bytes, bytes] = {}
         self._limit = list_bytes
         self._table: list[Field] = []  # newest last
         self._size = 0
@@ -158,9 +165,36 @@ class Decoder:
                 index, pos = _integer(block, pos, full)
             name = (_STATIC[index] if index <= _LAST_STATIC else self._dynamic(index)).name
         else:
-            name, pos = _string(block, pos)
-        value, pos = _string(block, pos)
+            name, pos = self._string(block, pos)
+        value, pos = self._string(block, pos)
         return (_make_short(name, value) if len(name) + len(value) <= _SHORT else _make(name, value)), pos
+
+    def _string(self, block: bytes, pos: int) -> tuple[bytes, int]:
+        """A string literal (RFC 7541 §5.2), and the position behind it."""
+        byte = block[pos]
+        pos += 1
+        length = byte & 0x7F
+        if length == 0x7F:
+            length, pos = _integer(block, pos, length)
+        end = pos + length
+        text = block[pos:end]
+        if len(text) != length:
+            raise ConnectionFault(Code.COMPRESSION_ERROR, _TRUNCATED)
+        if byte & 0x80:
+            text = _huffman_short(text) if length <= _SHORT else self._huffman_long(text)
+        return text, end
+
+    def _huffman_long(self, code: bytes) -> bytes:
+        recent = self._recent
+        text = recent.get(code)
+        if text is None:
+            self.work += len(code)
+            text = _huffman(code)
+            if len(code) <= _LONG:
+                if len(recent) >= _RECENT:
+                    del recent[next(iter(recent))]
+                recent[code] = text
+        return text
 
     def _add(self, added: Field) -> None:
         self.generation += 1
@@ -197,30 +231,17 @@ def _integer(block: bytes, pos: int, full: int) -> tuple[int, int]:
     raise ConnectionFault(Code.COMPRESSION_ERROR, "integer too long")
 
 
-def _string(block: bytes, pos: int) -> tuple[bytes, int]:
-    """A string literal (RFC 7541 §5.2)."""
-    byte = block[pos]
-    pos += 1
-    length = byte & 0x7F
-    if length == 0x7F:
-        length, pos = _integer(block, pos, length)
-    end = pos + length
-    text = block[pos:end]
-    if len(text) != length:
-        raise ConnectionFault(Code.COMPRESSION_ERROR, _TRUNCATED)
-    if byte & 0x80:
-        text = _huffman_short(text) if length <= _SHORT else _huffman(text)
-    return text, end
+@lru_cache(maxsize=2048)
+def _huffman_short(code: bytes) -> bytes:
+    return _huffman(code)
 
 
-def _huffman(text: bytes) -> bytes:
+def _huffman(code: bytes) -> bytes:
     try:
-        return decode_huffman(text)
-    except HPACKError:
+        return huffman.decode(code)
+    except ValueError:
         raise ConnectionFault(Code.COMPRESSION_ERROR, "malformed Huffman code") from None
 
-
-_huffman_short: Final = lru_cache(maxsize=2048)(_huffman)
 
 # encoding -------------------------------------------------------------------------------------------------------------
 _INDEX: Final = {found.name: index for index, found in reversed(tuple(enumerate(_STATIC)))}

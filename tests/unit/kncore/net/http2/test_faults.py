@@ -307,6 +307,25 @@ async def test_bombs_of_header_compression(make_relay2: MakeRelay) -> None:
     assert (relay.code, relay.endings) == (Code.ENHANCE_YOUR_CALM, ["too many header fields"])
 
 
+def huffman(text: bytes) -> bytes:
+    """A string literal, compressed."""
+    return hpack.Encoder()._encode_literal(b"", text, b"", huffman=True)[1:]
+
+
+async def test_codes_that_take_long_to_decode(make_relay2: MakeRelay) -> None:
+    relay = make_relay2(lambda exchange: exchange.respond(200, b""))
+    for stream in range(1, 2001, 2):
+        relay.says(ask(stream, GET + b"\x00\x01x" + huffman(b"%0800d" % stream)))  # a token, another one each time
+    assert relay.code is None
+    same = huffman(b"x" * 4500)
+    for stream in range(2001, 4001, 2):
+        relay.says(ask(stream, GET + b"\x00\x01x" + same + b"\x00\x01y\x04%04d" % stream))
+    assert relay.code is None
+    for stream in range(4001, 5001, 2):
+        relay.says(ask(stream, GET + b"\x00\x01x" + huffman(b"%015000d" % stream)))
+    assert (relay.code, relay.endings) == (Code.ENHANCE_YOUR_CALM, ["header compression that costs much"])
+
+
 async def test_only_small_heads_are_kept_and_few(make_relay2: MakeRelay) -> None:
     relay = make_relay2(lambda exchange: exchange.respond(200, b""))
     entry = b"\x40\x01x\x7f\xe1\x06" + b"y" * 992
