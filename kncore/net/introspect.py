@@ -45,6 +45,16 @@ ENDED: Final = Metric(
     "HTTP/2 connections and streams ended for what their client did.",
     (*_LISTENER, "error.type"),
 )
+HANDSHAKING: Final = Metric(
+    "torpor.server.handshakes.pending", "gauge", "{connection}", "TLS handshakes that are not complete.", _LISTENER
+)
+HANDSHAKES: Final = Metric(
+    "torpor.server.handshakes",
+    "counter",
+    "{connection}",
+    "TLS handshakes: completed, failed, timed_out, pushed_out (to make room), or plain (no TLS at all).",
+    (*_LISTENER, "torpor.state"),
+)
 MALFORMED: Final = Metric(
     "torpor.server.requests.malformed",
     "counter",
@@ -69,6 +79,8 @@ METRICS: Final = (
     TURNED_AWAY,
     EVICTED,
     ENDED,
+    HANDSHAKING,
+    HANDSHAKES,
     MALFORMED,
     POOLED,
     DIALLED,
@@ -232,6 +244,10 @@ def server_points(servers: Mapping[str, Server]) -> Iterator[Point]:
         yield EVICTED, (name,), seen.evicted
         for reason, count in seen.ended.items():
             yield ENDED, (name, reason), count
+        if seen.handshakes:
+            yield HANDSHAKING, (name,), seen.handshaking
+            for state, count in seen.handshakes.items():
+                yield HANDSHAKES, (name, state), count
         for status, count in seen.refused.items():
             yield MALFORMED, (name, str(status)), count
 

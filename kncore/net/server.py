@@ -22,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from kncore.net.http1 import Limits, ServerConnection
@@ -66,6 +66,10 @@ class ServerStatistics:
     """Requests that no handler saw, by the status they got."""
     ended: Mapping[str, int]
     """HTTP/2 connections and streams that we ended for what their client did, by the reason."""
+    handshaking: int
+    """Sockets without a complete TLS handshake, now."""
+    handshakes: Mapping[str, int]
+    """TLS handshakes by what came of them (`kncore.net.tlsstream.DoorStatistics`); empty without TLS."""
 
 
 Connection: TypeAlias = "ServerConnection | http2.ServerConnection"
@@ -198,7 +202,16 @@ class Server:
             evicted=self._evicted,
             refused=dict(self._refused),
             ended=dict(self._ended),
+            handshaking=sum(door.statistics().pending for door in self._doors),
+            handshakes=self._handshakes_so_far(),
         )
+
+    def _handshakes_so_far(self) -> dict[str, int]:
+        made: Counter[str] = Counter()
+        for door in self._doors:
+            made.update(asdict(door.statistics()))
+        made.pop("pending", None)
+        return dict(made)
 
     # for connections ------------------------------------------------------------------------------------------------
     def opened(self, connection: Connection) -> bool:
