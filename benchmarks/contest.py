@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 
-from benchmarks.goals import ORIGINALS
+from benchmarks.goals import GOALS, ORIGINALS
 from benchmarks.load.report import NoTool
 from benchmarks.loads import LOADS, NotCarried, Setting, Workload
 from benchmarks.nginx import NoNginx
@@ -31,6 +31,8 @@ __all__ = ["ABSENT", "Contest", "goal_lines", "processors"]
 Start = Callable[[Address, int | None], AbstractContextManager[Running]]
 ABSENT = (NotBuilt, NotStarted, NoNginx, NoTool)
 PARTS = frozenset({"memory", *(load.name for load in LOADS)})
+JUDGED = frozenset(load for load, _, _ in GOALS)
+"""Loads with goals get more time."""
 CONNECTIONS = (64, 1000)
 """At which memory is read; besides at rest."""
 
@@ -67,7 +69,7 @@ class Contest:
         self._backend = backend
         self._loads = loads
         self._rounds = report.options.samples(full=3, quick=1)
-        self._seconds = 1.0 if report.options.quick else 2.0
+        self._quick = report.options.quick
         self._generator, self._proxy = processors()
         self._peaks: dict[str, float] = {}
         self.samples: dict[str, dict[str, list[dict[str, float]]]] = {}
@@ -124,7 +126,7 @@ class Contest:
                 if rate is None:
                     taking.pop(name)
                     continue
-                seconds = self._seconds if number >= 0 else 1.0
+                seconds = 2.0 if number >= 0 and not self._quick and load.name in JUDGED else 1.0
                 setting = Setting(seconds=seconds, processor=self._generator, rate=rate)
                 if number < 0 and load.share:
                     continue  # warm already
@@ -171,7 +173,7 @@ class Contest:
         goals = [row for row in rows if row.goal is not None]
         self._report.rows.extend(rows)
         self._report.samples[self._component] = self.samples
-        self._report.summary[self._component] = {"rounds": self._rounds, "seconds": self._seconds}
+        self._report.summary[self._component] = {"rounds": self._rounds}
         self._report.summary["peers"] = programs.versions()
         if goals:
             self._report.say("", *goal_lines(goals))

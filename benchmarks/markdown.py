@@ -5,7 +5,7 @@ from typing import Any
 
 __all__ = ["tables", "title"]
 
-SHOWN = ("requests/s", "CPU us/request", "p99 ms", "MB/s")
+SHOWN = ("requests/s", "CPU us/request", "p99 ms", "MB/s", "CPU ms/100 MB")
 """Metrics of the long table; all are in the file."""
 MEMORY = "RSS MB"
 
