@@ -16,6 +16,8 @@ import h2.connection
 import h2.events
 import pytest
 import uvloop
+from websockets.asyncio.server import ServerConnection, serve
+from wsproto.frame_protocol import FrameProtocol
 
 from kncore.net.exchange import Exchange
 from kncore.net.http1 import Limits
@@ -332,6 +334,64 @@ async def connections(proxy: Listening, count: int) -> list[Any]:
 
     await settle(lambda: len(found()) == count)
     return found()
+
+
+@on_uvloop
+async def test_a_websocket_in_a_stream_beside_ordinary_requests() -> None:
+    """RFC 8441 to a WebSocket server that we did not write."""
+
+    async def repeat(socket: ServerConnection) -> None:
+        async for message in socket:
+            await socket.send(message)
+
+    ticker = Ticker()
+    async with serve(repeat, "127.0.0.1", 0) as app, Pool(ticker=ticker) as pool:
+        upstream = pool.upstream("127.0.0.1", next(iter(app.sockets)).getsockname()[1])
+        exchanges: list[Exchange] = []
+
+        def handler(exchange: Exchange) -> None:
+            exchanges.append(exchange)
+            if exchange.target == b"/chat":
+                exchange.forward(upstream)
+            else:
+                exchange.respond(200, b"beside")
+
+        server = Server(handler, ticker=ticker)
+        client = await Client.connect(await server.listen("127.0.0.1", 0))
+        while not client.h2.remote_settings.enable_connect_protocol:
+            await client.turn()
+        number = client.h2.get_next_available_stream_id()
+        head = [(":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "http"), (":authority", "h")]
+        client.h2.send_headers(number, [*head, (":path", "/chat"), ("sec-websocket-version", "13")])
+        await client.flush()
+        talk = FrameProtocol(client=True, extensions=[])
+        received: list[Any] = []
+        said = [b"hello", os.urandom(300_000), b"bye"]
+        for message in said:
+            data = talk.send_data(message, fin=True)
+            while data:
+                room = min(client.h2.local_flow_control_window(number), 16_384)
+                client.h2.send_data(number, data[:room])
+                data = data[room:]
+                await client.flush()
+                if data and not client.h2.local_flow_control_window(number):
+                    await client.turn()
+            while len(b"".join(received)) < sum(map(len, said[: said.index(message) + 1])):
+                for event in await client.turn():
+                    if isinstance(event, h2.events.DataReceived):
+                        talk.receive_bytes(event.data)
+                        received += (bytes(found.payload) for found in talk.received_frames())
+                        client.h2.acknowledge_received_data(event.flow_controlled_length, number)
+                await client.flush()
+        assert b"".join(received) == b"".join(said)
+        assert await client.get("/other") == b"beside"
+        client.h2.send_data(number, talk.close(1000), end_stream=True)
+        await client.flush()
+        await settle(lambda: exchanges[0].done)
+        assert exchanges[0].error is None
+        await client.close()
+        await server.drain(asyncio.get_running_loop().time() + 1.0)
+    ticker.close()
 
 
 # attacks --------------------------------------------------------------------------------------------------------------

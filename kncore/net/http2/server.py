@@ -866,7 +866,10 @@ class ServerConnection(asyncio.Protocol):
             self._drop(number, False)
         if exchange.kept:
             self._let_go(exchange)
-        exchange.finish()
+        if exchange.upgraded:
+            exchange.gone()  # both directions have ended, and nobody else tells the upstream's connection to close
+        else:
+            exchange.finish()
         if not self.streams and (self._leaving or self._drain_step):
             self._rest()
 

@@ -366,9 +366,9 @@ async def test_a_websocket_in_a_stream(relay2: Relay2, client: Client) -> None:
     assert relay2.up.wire.eof
     relay2.up.answers(b"bye")
     relay2.up.connection.eof_received()
-    relay2.up.closes()
     client.turn()
     assert client.answer(number)[2:] == (b"hibye", {})
+    assert relay2.up.wire.closed
     assert relay2.exchanges[0].done
     assert relay2.exchanges[0].error is None
     assert not relay2.served.streams
@@ -383,6 +383,7 @@ async def test_an_upstream_that_answers_a_websocket_as_if_it_were_none(relay2: R
     relay2.up.answers(b"HTTP/1.1 403 No\r\nContent-Length: 2\r\n\r\nno")
     client.turn()
     assert client.answer(number)[::2] == (403, b"no")
+    assert [exchange.error for exchange in relay2.exchanges] == [None, None]
     assert not relay2.served.streams
 
 
