@@ -60,7 +60,7 @@ def build(
     resolver: DigestResolver,
     system_namespace: str = "knative-serving",
     cluster_domain: str = "cluster.local",
-    external_port: int | None = None,
+    external_ports: Mapping[str, int] | None = None,
     probe: Probe | None = None,
     any_ingress_class: bool = False,
     leader: Callable[[str], Leader] | None = None,
@@ -70,7 +70,7 @@ def build(
     Args:
         config: kept equal to the system namespace's ConfigMaps by a handler registered here.
         resolver: turns image tags into digests.
-        external_port: shown in public URLs, for an ingress that does not listen on the scheme's own port.
+        external_ports: by scheme, shown in public URLs, for an ingress that does not listen on the scheme's own port.
         probe: asks one activator about one KIngress; over HTTP by default.
         any_ingress_class: report the status of every KIngress, not only of our class.
         leader: who works on which keys, by controller name; this process on all by default.
@@ -91,7 +91,7 @@ def build(
         ServiceReconciler(world),
         ConfigurationReconciler(world),
         RevisionReconciler(world, digests),
-        RouteReconciler(world, external_port=external_port),
+        RouteReconciler(world, external_ports=external_ports),
         Labeler(world),
         ServerlessServiceReconciler(world),
         ingress,

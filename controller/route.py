@@ -50,14 +50,14 @@ class RouteReconciler:
     """Reconciles Routes.
 
     Args:
-        external_port: shown in public URLs, for an ingress that does not listen on the scheme's own port.
+        external_ports: by scheme, shown in public URLs, for an ingress that does not listen on the scheme's own port.
     """
 
     name: ClassVar[str] = "route"
 
-    def __init__(self, world: World, *, external_port: int | None = None) -> None:
+    def __init__(self, world: World, *, external_ports: Mapping[str, int] | None = None) -> None:
         self._world = world
-        self._external_port = external_port
+        self._external_ports = external_ports or {}
         self.primary = world.cached(ROUTES)
         self._configurations = world.cached(CONFIGURATIONS)
         self._revisions = world.cached(REVISIONS)
@@ -173,8 +173,9 @@ class RouteReconciler:
         host = names.primary(tag, local=local)
         if local:
             return f"http://{host}"
-        port = f":{self._external_port}" if self._external_port else ""
-        return f"{self._world.config.network.default_external_scheme}://{host}{port}"
+        scheme = self._world.config.network.default_external_scheme
+        port = self._external_ports.get(scheme)
+        return f"{scheme}://{host}:{port}" if port else f"{scheme}://{host}"
 
     # -- the KIngress ----------------------------------------------------------------------------------------------
 

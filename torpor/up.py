@@ -189,6 +189,7 @@ class Supervisor:
                 "torpor.embedded.control",
                 *("--api-fd", str(self._api.fileno())),
                 *("--ingress-port", str(self._port)),
+                *("--https-port", str(self._https_port)),
                 *("--domain", options.domain),
                 *(argument for path in options.images for argument in ("--images", str(path))),
             ),

@@ -165,6 +165,7 @@ def listeners(running: Running) -> Iterator[Check]:
     for name, address in (
         ("API server", urlsplit(running.api_url).netloc),
         ("ingress", running.ingress),
+        ("ingress in TLS", running.https),
         ("activator", running.internal),
         ("autoscaler", running.autoscaler),
     ):

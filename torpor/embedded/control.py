@@ -75,6 +75,7 @@ class Settings:
     api: socket.socket
     """Listens already; `torpor up` keeps it open while this process restarts."""
     ingress_port: int
+    https_port: int
     domain: str
     images: Sequence[Path]
 
@@ -84,6 +85,7 @@ class Settings:
         parser = argparse.ArgumentParser(prog="python -m torpor.embedded.control")
         parser.add_argument("--api-fd", type=int, required=True, help="descriptor of the listening socket")
         parser.add_argument("--ingress-port", type=int, required=True)
+        parser.add_argument("--https-port", type=int, required=True)
         parser.add_argument("--domain", default="localhost")
         parser.add_argument("--images", type=Path, action="append", default=[])
         given = parser.parse_args(arguments)
@@ -91,6 +93,7 @@ class Settings:
             state=StateDir.create(Path(os.environ["TORPOR_STATE_DIR"])),
             api=socket.socket(fileno=given.api_fd),
             ingress_port=given.ingress_port,
+            https_port=given.https_port,
             domain=given.domain,
             images=given.images,
         )
@@ -215,7 +218,7 @@ async def main(settings: Settings) -> None:
             recorder=recorder,
             resolver=images,
             cluster_domain=CLUSTER_DOMAIN,
-            external_port=settings.ingress_port,
+            external_ports={"http": settings.ingress_port, "https": settings.https_port},
             any_ingress_class=True,
         )
         runtime = RuntimeClient(state.path / "runtime.sock")

@@ -82,7 +82,7 @@ class Cluster:
         """Hosts of KIngresses that activators do not know yet."""
         self.probed: list[tuple[str, str]] = []
         self.any_ingress_class = True
-        self.external_port: int | None = None
+        self.external_ports: dict[str, int] = {}
         self._informers: Informers | None = None
         self._running: list[asyncio.Task[None]] = []
         self.parts: list[Any] = []
@@ -122,7 +122,7 @@ class Cluster:
             resolver=self.resolver,
             probe=self._probe,
             any_ingress_class=self.any_ingress_class,
-            external_port=self.external_port,
+            external_ports=self.external_ports,
         )
         parts = [self._informers, *(part for part in self.parts if only in ("", part.name))]
         self._running = [asyncio.ensure_future(part.run()) for part in parts]

@@ -95,7 +95,7 @@ async def test_a_host_is_the_first_ones(cluster: Any, service: Make) -> None:
 
 async def test_the_port_is_shown_in_public_urls_only(cluster: Any, service: Make) -> None:
     await cluster.stop()
-    cluster.external_port = 8080
+    cluster.external_ports = {"http": 8080, "https": 8443}
     await cluster.start()
     traffic = [{"latestRevision": True, "percent": 100, "tag": "now"}]
     await cluster.apply(service(traffic=traffic))
@@ -105,6 +105,8 @@ async def test_the_port_is_shown_in_public_urls_only(cluster: Any, service: Make
     assert status["traffic"][0]["url"] == "http://now-hello.default.example.com:8080"
     assert status["address"]["url"] == "http://hello.default.svc.cluster.local"
     assert "8080" not in str(cluster.get(INGRESSES, "hello")["spec"])
+    await cluster.configure("config-network", {"default-external-scheme": "https"})
+    assert cluster.get(KSERVICES, "hello")["status"]["url"] == "https://hello.default.example.com:8443"
     route = cluster.get(ROUTES, "hello")
     route["metadata"]["labels"][keys.VISIBILITY] = "cluster-local"
     ksvc = cluster.get(KSERVICES, "hello")

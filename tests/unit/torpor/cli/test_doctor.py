@@ -98,7 +98,7 @@ def test_a_component_that_is_gone_is_found(listener: str, tmp_path: Path) -> Non
         unused.bind(("127.0.0.1", 0))
         dead = f"127.0.0.1:{unused.getsockname()[1]}"
         found = list(doctor.listeners(platform(tmp_path, listener, autoscaler=dead)))
-    assert [check.good for check in found] == [True, True, True, False]
+    assert [check.good for check in found] == [True, True, True, True, False]
     assert dead in found[3].what
     assert str(tmp_path / "logs") in found[3].fix
 
@@ -144,4 +144,5 @@ def platform(tmp_path: Path, address: str, *, autoscaler: str = "") -> Running:
         autoscaler=autoscaler or address,
         domain="localhost",
         ready_seconds=1.0,
+        https=address,
     )
