@@ -12,6 +12,7 @@ Trust: hardened; user code is on the other end.
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
@@ -36,6 +37,8 @@ SAME_LIMIT: Final = 2048
 """Heads up to this size are kept to be recognised when they come again."""
 _VERSION: Final = b"HTTP/1."
 _NO_HEAD: Final = ResponseHead()
+_SETTINGS: Final = re.compile(rb"\0.[^\n]\x04\0\0\0\0\0", re.DOTALL)
+"""The frame that a server of HTTP/2 begins with."""
 
 _IDLE, _HEAD, _LENGTH_BODY, _CHUNKED_BODY, _CLOSE_BODY, _TUNNEL, _GONE = range(7)
 
@@ -208,6 +211,8 @@ class ClientConnection(asyncio.Protocol):
             )
 
     def _failure(self, kind: type[UpstreamError], why: str) -> UpstreamError:
+        if self._partial is not None and _SETTINGS.match(self._partial):
+            return UpstreamGarbage("upstream speaks HTTP/2: name its port h2c", written=True, answered=True)
         return kind(why, written=True, reused=self.served > 1, answered=self._partial is not None)
 
     # the answer in --------------------------------------------------------------------------------------------------
@@ -237,6 +242,8 @@ class ClientConnection(asyncio.Protocol):
         elif state == _CHUNKED_BODY:
             self._read_chunks(data)
         elif self._exchange is None:
+            if not self.served:
+                self._partial = bytearray(data[:9])  # it may tell who is there
             self.close()  # nobody asked
         elif state == _CLOSE_BODY:
             self._exchange.answer_body(data)

@@ -312,6 +312,14 @@ async def test_an_app_that_is_not_there_is_unavailable() -> None:
         assert "connection refused" in error.details()
 
 
+async def test_an_app_whose_port_is_not_named_h2c_is_told_of() -> None:
+    async with calls_app() as port, sidecar(port) as proxy:
+        async with Service(f"127.0.0.1:{proxy.port}", "").channel(("grpc.enable_retries", 0)) as channel:
+            error = await failing(channel)
+        assert error.code() is grpc.StatusCode.UNAVAILABLE
+        assert error.details() == "upstream speaks HTTP/2: name its port h2c"
+
+
 async def test_an_app_that_dies_in_the_middle_is_unavailable(way: Any) -> None:
     app = subprocess.Popen([sys.executable, "app.py"], cwd=APP, stdout=subprocess.PIPE)
     assert app.stdout is not None

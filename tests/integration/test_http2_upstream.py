@@ -2,6 +2,7 @@
 
 import asyncio
 import collections
+import contextlib
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -474,5 +475,25 @@ def test_a_server_that_cannot_prove_its_name_gets_no_request() -> None:
             assert status == 502
             assert b"TLS" in body
             assert app.calls == []
+
+    check()
+
+
+def test_tls_whose_alpn_chose_http1_goes_on_in_that() -> None:
+    @on_uvloop
+    async def check() -> None:
+        server, tls = contexts("http/1.1")
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(asyncio.IncompleteReadError):
+                while await reader.readuntil(b"\r\n\r\n"):
+                    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            writer.close()
+
+        app = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=server)
+        async with proxying(app.sockets[0].getsockname()[1], tls=tls) as proxy:
+            for _ in range(3):
+                assert await proxy.ask() == (200, b"ok")
+        app.close()
 
     check()

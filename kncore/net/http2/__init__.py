@@ -1,4 +1,5 @@
-"""HTTP/2 (RFC 9113) as a relay of frames: `frames`, `compression` and `headers` for both sides, `server` for clients.
+"""HTTP/2 (RFC 9113) as a relay of frames: `frames`, `compression` and `headers` for both sides, `server` for clients,
+`upstream` for apps and pods, with `address` as the pool's entry for one of these.
 
 A proxy needs no full state machine of the protocol: it reads a frame, knows the exchange it belongs to, and passes on
 what it means. What is cheap for us is that peers repeat themselves: a header block whose bytes repeat against an

@@ -198,9 +198,9 @@ class Http2Address:
 
     @property
     def in_use(self) -> int:
-        """Exchanges on connections."""
-        streams = sum(len(connection.streams) for connection in (*self._open, *self._leaving))
-        return streams + self._plain.in_use
+        """Connections that carry exchanges."""
+        used = sum(bool(connection.streams) for connection in (*self._open, *self._leaving))
+        return used + self._plain.in_use
 
     @property
     def idle(self) -> int:
