@@ -99,8 +99,8 @@ def test_a_component_that_is_gone_is_found(listener: str, tmp_path: Path) -> Non
         dead = f"127.0.0.1:{unused.getsockname()[1]}"
         found = list(doctor.listeners(platform(tmp_path, listener, autoscaler=dead)))
     assert [check.good for check in found] == [True, True, True, True, False]
-    assert dead in found[3].what
-    assert str(tmp_path / "logs") in found[3].fix
+    assert dead in found[4].what
+    assert str(tmp_path / "logs") in found[4].fix
 
 
 def test_a_kubeconfig_that_leads_elsewhere_is_told(listener: str, tmp_path: Path) -> None:
