@@ -421,6 +421,18 @@ async def test_an_upstream_that_resets_everything_costs_nobody_else() -> None:
         assert len(app.links) == 1
 
 
+@on_uvloop
+async def test_what_a_forgotten_address_refused_is_still_sent_again() -> None:
+    async with H2Upstream(lambda call: None) as app, proxying(app.port) as proxy:
+        asking = asyncio.ensure_future(proxy.ask())
+        await settle(lambda: len(app.calls) == 1)
+        proxy.pool.forget(proxy.app)
+        app.behave = lambda call: call.answer(b"again")
+        app.calls[0].reset(Code.REFUSED_STREAM)
+        assert await asking == (200, b"again")
+        await settle(lambda: not app.open)
+
+
 # -- other ways --------------------------------------------------------------------------------------------------------
 
 

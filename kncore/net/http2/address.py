@@ -142,12 +142,11 @@ class Http2Address:
         if connection.transport.is_closing():
             self._failed(f"connect to {self.host}:{self.port}: closed at once", connection.failure)
             return
-        if self._closed:
-            connection.discard()
-            return
         self._open.append(connection)
         self.reused -= min(connection.limit, len(self._waiting))
         self.roomy(connection)
+        if self._closed:  # it was for an exchange that was sent again
+            connection.retire()
 
     def _downgrade(self, connection: ClientConnection) -> None:
         connection.transport.abort()
