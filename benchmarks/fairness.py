@@ -17,6 +17,7 @@ from typing import Any
 from benchmarks.bed import Bed, Load, Service, Taken, bed, hurry
 from benchmarks.report import Report
 from benchmarks.samples import table
+from benchmarks.scenarios.passline import PassLine
 
 __all__ = ["measure"]
 
@@ -24,6 +25,8 @@ RATE = 100.0
 CONNECTIONS = 8
 NEIGHBOUR = 256
 DELAYS = (0.0, 10.0)
+BESIDE = 1.2
+"""What the small tenant's p99 may grow by."""
 
 
 async def measure(report: Report) -> None:
@@ -45,6 +48,9 @@ async def measure(report: Report) -> None:
                 "p50_ratio": round(_median(samples, "p50"), 3),
                 "neighbour_per_second": round(statistics.median(hot.goodput for _, _, hot in samples)),
             }
+            if fair:
+                line = PassLine(scenario=f"fairness/app {delay:g} ms", metric="p99 beside / p99 alone", bound=BESIDE)
+                report.rows.append(line.row(_median(samples, "p99")))
             report.note(f"{name}: p99 beside / alone {_median(samples, 'p99'):.2f}")
     columns = ("alone p50 ms", "p99", "beside p50 ms", "p99", "p99 ratio", "neighbour/s", "times as much")
     report.say(

@@ -28,7 +28,9 @@ def tables(made: Mapping[str, Any]) -> str:
         parts.append(f"### Goals: {met} of {len(goals)} met\n\n" + _table(goals))
     if passes:
         met = sum(bool(row["met"]) for row in passes)
-        parts.append(f"### The original's pass lines: {met} of {len(passes)} passed\n\n" + _passes(passes))
+        parts.append(f"### Pass lines: {met} of {len(passes)} passed\n\n" + _passes(passes))
+    if attacks := made["summaries"].get("attacks"):
+        parts.append("### A bystander's p99 during attacks\n\n" + _attacks(attacks))
     shown = [row for row in beside if row["metric"] in SHOWN or row["metric"].startswith(MEMORY)]
     if shown:
         parts.append("### Beside every peer\n\n" + _table(shown))
@@ -61,6 +63,12 @@ def _passes(rows: Sequence[Mapping[str, Any]]) -> str:
         verdict = "passed" if row["met"] else "**failed**"
         bound, ours = _number(row["theirs"]), _number(row["ours"])
         lines.append(f"| {row['scenario']} | {row['metric']} | {sign} {bound} | {ours} | {verdict} |")
+    return "\n".join(lines)
+
+
+def _attacks(summary: Mapping[str, Mapping[str, float]]) -> str:
+    lines = ["| attack | alone, ms | during, ms |", "|---|--:|--:|"]
+    lines += [f"| {name} | {one['p99_alone_ms']:.2f} | {one['p99_during_ms']:.2f} |" for name, one in summary.items()]
     return "\n".join(lines)
 
 

@@ -59,7 +59,7 @@ def test_tables_say_what_is_met_and_what_is_missed(made: dict[str, Any]) -> None
     assert (
         "| queue-proxy/get-64 | CPU us/request | knative queue-proxy | 30 | 60 | 0.5 | <= 0.33 | **missed** |" in text
     )
-    assert "pass lines: 0 of 1 passed" in text
+    assert "### Pass lines: 0 of 1 passed" in text
     assert "| dataplane-probe/activator | p95 ms | <= 110 | 120 | **failed** |" in text
     assert "- peers, nginx: h2c-get: no answer\n" in text
     assert "- attacks: exit code 1" in text
