@@ -346,7 +346,7 @@ async def test_more_calls_than_may_wait_are_unavailable() -> None:
         queue_proxy(port, CONTAINER_CONCURRENCY="1") as service,
         service.channel(("grpc.enable_retries", 0)) as channel,
     ):
-        calls = [method(channel, "Wait")(b"0.05", timeout=20) for _ in range(14)]
+        calls = [method(channel, "Wait")(b"0.15", timeout=20) for _ in range(14)]
         seen = collections.Counter(await asyncio.gather(*(call.code() for call in calls)))
         assert seen == {grpc.StatusCode.OK: 11, grpc.StatusCode.UNAVAILABLE: 3}
         details = {await call.details() for call in calls} - {""}

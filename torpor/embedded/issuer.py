@@ -39,7 +39,6 @@ MOST: Final = 500
 CHECK: Final = 3600.0
 """Seconds between looks at a certificate's age."""
 ALSO: Final = ("localhost",)
-ADDRESSES: Final = ("127.0.0.1", "::1")
 TYPE: Final = "system-internal"
 ROUTING: Final = ("kn-routing", "data-plane.knative.dev")
 
@@ -78,8 +77,12 @@ class IngressCertificate:
         informers.of(INGRESSES).add_handler(self._ingress_changed)
 
     def issue(self) -> None:
-        """Write a certificate for all names there are."""
-        pair = self._authority.issue({name for name in self._names if self._authority.may(name)}, ADDRESSES)
+        """Write a certificate for all names there are.
+
+        No addresses: services have none, and BoringSSL (that is gRPC's libraries) refuses every certificate with one
+        from an authority that is limited to some.
+        """
+        pair = self._authority.issue({name for name in self._names if self._authority.may(name)})
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             write_private(self._directory / "tls.key", pair.key.decode())

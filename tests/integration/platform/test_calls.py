@@ -29,6 +29,11 @@ async def test_a_sleeping_service_in_http2_wakes_for_a_call(platform, http) -> N
         await chat.done_writing()
         assert await chat.code() is grpc.StatusCode.OK
 
+    trust = grpc.ssl_channel_credentials((platform.state / "ca.crt").read_bytes())
+    named = [*options, ("grpc.ssl_target_name_override", headers["Host"])]
+    async with grpc.aio.secure_channel(platform.running["https"], trust, options=named) as channel:
+        assert await channel.unary_unary("/test.Calls/Echo")(b"in TLS", timeout=30) == b"in TLS"
+
     call = {"Content-Type": "application/grpc", "TE": "trailers"}
     async with http.post(url, headers=headers | call, data=b"\0\0\0\0\3abc") as response:  # a client of HTTP/1.1
         assert (response.status, await response.read()) == (200, b"\0\0\0\0\3abc")
