@@ -287,6 +287,12 @@ class Passage:
             self._add.append(b"K-Original-Host: " + (self._authority or exchange.host))
         self._authority = host
 
+    def _end_turn(self) -> None:
+        """What our turn was for is over, or it is not wanted any more."""
+        party, turns = self.revision.party, self.revision.turns
+        if (party.under_way or party.queue) and turns is not None:
+            turns.over(self, party)
+
     def shed(self) -> None:
         """Our turn did not come in time."""
         self.exchange.error = Overloaded()
@@ -305,6 +311,7 @@ class Passage:
         pod, self._pod = self._pod, None
         assert pod is not None
         revision = self.revision
+        self._end_turn()  # of this attempt; another one gets its own
         if not failure.answered:
             revision.failed(pod)
         if failure.replayable and self._attempts < MAX_ATTEMPTS and not revision.closed:
@@ -329,9 +336,7 @@ class Passage:
         self._counted.leave()
         pod, self._pod = self._pod, None
         if pod is not None:
-            party = revision.party
-            if (party.under_way or party.queue) and revision.turns is not None:
-                revision.turns.over(self, party)
+            self._end_turn()
             revision.throttler.release(pod)
         else:
             revision.throttler.leave(self)

@@ -380,6 +380,49 @@ def test_pod_that_fails_requests_in_a_rush(world, rush) -> None:
     assert not revision.party.under_way
 
 
+def test_request_that_failed_in_a_rush_is_not_under_way_any_more(world, rush) -> None:
+    revision = world.revision()
+    (pod,) = world.pods(revision, "10.1.0.1:8012")
+    requests = [world.send(KEY, "POST") for _ in range(18)]
+    assert revision.party.under_way
+    while pod.sent:
+        pod.hang_up()
+    assert {request.status for request in requests} == {502}
+    assert not revision.party.under_way
+
+
+def test_client_that_leaves_while_its_request_waits_for_another_pod_leaves_nothing(world, rush) -> None:
+    revision = world.revision()
+    (pod,) = world.pods(revision, "10.1.0.1:8012")
+    requests = [world.send() for _ in range(18)]
+    while pod.sent:
+        pod.refuse()
+    assert revision.throttler.waiting == 18
+    for request in requests:
+        request.gone()
+    assert at_rest(revision)
+    assert not revision.party.under_way
+
+
+def test_client_that_leaves_while_its_request_waits_for_a_second_turn(world, rush) -> None:
+    loop, turns = rush
+    revision = world.revision()
+    one, other = world.pods(revision, "10.1.0.1:8012", "10.1.0.2:8012")
+    for _ in range(18):
+        world.send()
+    failing = one.sent[-1]
+    one.sent.remove(failing)
+    one.sent.insert(0, failing)
+    waiting = world.send()  # no more may start in this round
+    one.refuse()
+    assert failing not in other.sent
+    failing.gone()
+    while loop.soon:
+        loop.turn()
+    assert waiting in other.sent
+    assert turns.statistics().queued == 0
+
+
 def test_revision_that_goes_leaves_its_tenant(world) -> None:
     world.tenants = Tenants()
     revision = world.revision()
