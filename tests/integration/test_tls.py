@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import inspect
 import itertools
 import shutil
 import ssl
@@ -10,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from kncore.net.dial import Tls
 from kncore.net.exchange import Exchange
@@ -763,3 +765,33 @@ async def test_authorities_change_while_connections_go_on() -> None:
         tls.context = pods("somebody else").context
         assert (await relay.ask()).status == 200
         assert relay.pool.statistics().dialled == 2
+
+
+# the loop of the proxies ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        test_bytes_may_come_in_any_pieces,
+        test_a_connection_is_ended_in_order,
+        test_damaged_records_end_the_connection,
+        test_a_client_that_does_not_read_holds_little,
+        test_a_client_that_ends_its_direction_still_gets_its_answer,
+        test_certificates_change_under_load_without_a_failed_request,
+        test_leaving_cuts_handshakes_and_ends_connections_in_order,
+        test_a_body_that_was_cut_is_not_taken_for_whole,
+        test_an_upstream_that_hangs_or_hangs_up_in_the_handshake,
+    ],
+)
+def test_on_uvloop(test, tmp_path: Path) -> None:
+    """Its transports refuse writes once they close, and tell ends in another order."""
+
+    async def main() -> None:
+        wanted = inspect.signature(test).parameters
+        async with listening(tmp_path) as listener:
+            given = {"listener": listener, "tmp_path": tmp_path}
+            await test(**{name: given[name] for name in wanted})
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
