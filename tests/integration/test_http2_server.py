@@ -96,8 +96,10 @@ async def listening(
 
         server = Server(handler, ticker=ticker, limits=limits, http2=http2)
         port = await server.listen("127.0.0.1", 0, tls=(lambda: context) if tls else None)
-        yield Listening(server, port, app, exchanges)
-        await server.drain(asyncio.get_running_loop().time() + 0.5)
+        try:
+            yield Listening(server, port, app, exchanges)
+        finally:
+            await server.drain(asyncio.get_running_loop().time() + 0.5)
         left = pool.statistics()
         assert (left.in_use, left.waiting) == (0, 0)
     ticker.close()
@@ -411,7 +413,10 @@ def ask(stream: int, block: bytes = GET, *, end: bool = True) -> bytes:
 
 ATTACKS: dict[str, tuple[Callable[[int], bytes], str]] = {
     "rapid reset": (lambda s: ask(s) + rst_stream(s, Code.CANCEL), "rapid reset"),
-    "made you reset": (lambda s: ask(s, end=False) + window_update(s, 0), "streams reset for faults"),
+    "made you reset": (
+        lambda s: ask(s, POST + b"\x0f\x0d\x011", end=False) + frame(DATA, b"ab", 0, s),
+        "streams reset for faults",
+    ),
     "malformed requests": (lambda s: ask(s, b"\x82"), "streams reset for faults"),
     "SETTINGS": (lambda s: settings(()), "SETTINGS flood"),
     "PING": (lambda s: frame(PING, bytes(8)), "PING flood"),

@@ -28,14 +28,19 @@ class Http2Limits:
     """CONTINUATION frames in a block. A block of 64 KiB needs three."""
     control_frames: int = 1000
     """Answers to PING, SETTINGS and faults that wait for a client which does not read (Envoy's number)."""
-    resets: int = 200
+    waiting_bytes: int = 8 * 1024 * 1024
+    """Of answers that wait for windows, over all streams: beyond this no upstream is read and no request begun. One
+    stream holds what came in one read, at most 256 KiB."""
+    resets: int = 1000
     """Streams that ended in a reset, by the client before it had its answer or by us for its fault: so many at once,
-    and a tenth of it each second, and one for every answer that was completed."""
+    and a tenth of it each second, and one for every answer that was completed. An activator whose clients leave all at
+    once resets as many streams as it has."""
     glitches: int = 1000
     """Frames that are legal but no use (empty, PING, SETTINGS, PRIORITY, WINDOW_UPDATE, for closed streams, unknown):
     so many at once, a tenth of it each second, and more with answers completed and DATA sent."""
-    stall_time: float = 60.0
-    """A client that opened no window for a stream, or took no byte of what waits for it, is given up, seconds."""
+    stall_time: float = 300.0
+    """A client that opened no window for a stream, or took no byte of what waits for it, is given up, seconds (Envoy's
+    number): a film may be paused for a while."""
 
 
 ANSWER_EARNS: Final = 8

@@ -92,6 +92,8 @@ reset, and the reset can overtake the GOAWAY that tells why."""
 WORK: Final = 256
 """Bytes of Huffman code that count as a glitch: decoding them takes about 20 us. A request with a long token of its own
 costs six of them, and earns more with its answer."""
+WRITE_NOW: Final = 256 * 1024
+"""Bytes of DATA that are written before the end of a read: only then the transport can say that it is enough."""
 WRITE_APART: Final = 64 * 1024
 """From this size on, what is written in one go is not worth joining."""
 DRAIN_PAUSE: Final = 1.0
@@ -153,8 +155,8 @@ class ServerConnection(asyncio.Protocol):
         """Streams with bytes that wait for a window, in the order of their turns."""
         self.over = False
         """Nothing can be sent any more."""
-        self.clogged = False
-        """The client's socket takes nothing at the moment."""
+        self.held_back = False
+        """The client does not keep up: its socket takes nothing at the moment, or much waits for windows."""
         self.data_sent = 0
         """DATA frames, roughly."""
         self._limits = owner.limits
@@ -181,6 +183,11 @@ class ServerConnection(asyncio.Protocol):
         self._answers = 0
         self._counted = 0
         self._controls = 0
+        self._queued = 0
+        self._reading = False
+        self._clogged = False  # the client's socket takes nothing
+        self._crowded = False  # much waits for windows
+        self._waiting = 0
         self._goaway = _NO_STREAM
         self._draining = 0.0  # since when
         self._drain_step = 0
@@ -232,6 +239,7 @@ class ServerConnection(asyncio.Protocol):
         if self.over:
             return
         self._since = 0.0
+        self._reading = True
         if self._out is None:
             self._out = []
         try:
@@ -243,13 +251,15 @@ class ServerConnection(asyncio.Protocol):
             if pos < len(data):
                 self._parts = [data[pos:] if pos else data]
                 self._have = len(data) - pos
-        if self._fresh and not self.clogged:
+        if self._fresh and not self.held_back:
             self._begin()
+        self._reading = False
         if self._out is not None:
             self._flush()
 
     def _flush(self) -> None:
         out, self._out = self._out, None
+        self._queued = 0
         if not out or self.transport.is_closing():
             return
         if len(out) == 1:
@@ -269,17 +279,40 @@ class ServerConnection(asyncio.Protocol):
         self.owner.closed(self)
 
     def pause_writing(self) -> None:
-        self.clogged = True
+        self._clogged = True
         self._controls = 0
-        for exchange in tuple(self.streams.values()):
-            exchange.clogged()
+        self._hold_back()
 
     def resume_writing(self) -> None:
-        self.clogged = False
+        self._clogged = False
+        if not self._crowded:
+            self._let_on()
+
+    def wait(self, size: int) -> None:
+        """Bytes of answers came to wait for windows, or (negative) went on."""
+        self._waiting += size
+        if not self._crowded:
+            if self._waiting > self._http2.waiting_bytes:
+                self._crowded = True
+                self._hold_back()
+        elif self._waiting * 2 < self._http2.waiting_bytes:
+            self._crowded = False
+            if not self._clogged:
+                self._let_on()
+
+    def _hold_back(self) -> None:
+        """Read no upstream's answer and begin no request for now."""
+        if not self.held_back:
+            self.held_back = True
+            for exchange in tuple(self.streams.values()):
+                exchange.clogged()
+
+    def _let_on(self) -> None:
+        self.held_back = False
         for exchange in tuple(self.streams.values()):
             if not exchange.pending_bytes:
                 exchange.drained()
-        if self._fresh and not self.over:
+        if self._fresh and not self.over and not self._reading:
             self._begin()
 
     # bytes out ------------------------------------------------------------------------------------------------------
@@ -291,13 +324,16 @@ class ServerConnection(asyncio.Protocol):
             self._out = [data]
             self._soon(self._flush)
 
-    def writelines(self, parts: list[bytes]) -> None:
-        """The same for frames in parts."""
+    def writelines(self, parts: list[bytes], size: int) -> None:
+        """The same for DATA frames in parts, `size` bytes in all; many are sent at once, to see what is taken."""
         if self._out is not None:
             self._out += parts
         else:
             self._out = parts
             self._soon(self._flush)
+        self._queued += size
+        if self._queued > WRITE_NOW:
+            self._flush()
 
     def updated(self, block: bytes) -> bytes:
         """A header block, with the word about the size of our table that a client may be waiting for."""
@@ -306,7 +342,7 @@ class ServerConnection(asyncio.Protocol):
 
     def _control(self, data: bytes) -> None:
         """Send a frame that the client provoked."""
-        if self.clogged:
+        if self._clogged:
             self._controls += 1
             if self._controls > self._http2.control_frames:
                 raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "control frames not taken")
@@ -801,7 +837,7 @@ class ServerConnection(asyncio.Protocol):
         self._control(head)
         if size <= self.window:
             self.window -= size
-            self.writelines(data_frames(number, body, end=True))
+            self.writelines(data_frames(number, body, end=True), size)
         if not ended:
             self._control(frames.rst_stream(number, Code.NO_ERROR))
             self._drop(number, False)
@@ -884,7 +920,8 @@ class ServerConnection(asyncio.Protocol):
 
     def _let_go(self, exchange: ServerExchange) -> None:
         """A stream ends: what waited in it waits no longer."""
-        self.blocked.pop(exchange.number, None)
+        if self.blocked.pop(exchange.number, None) is not None:
+            self.wait(-exchange.pending_bytes)
         kept, exchange.kept = exchange.kept, 0
         if kept:
             self._give_back(kept)
@@ -942,7 +979,7 @@ class ServerConnection(asyncio.Protocol):
             elif now - self._since > limits.head_time:
                 self._close(Code.ENHANCE_YOUR_CALM, "frame not complete in time")
                 return False
-        if self.clogged and not self._moves(now) and now - self._unsent[1] > self._http2.stall_time:
+        if self._clogged and not self._moves(now) and now - self._unsent[1] > self._http2.stall_time:
             self.owner.ended("client does not read")
             self.transport.abort()
             return False

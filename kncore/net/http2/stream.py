@@ -230,14 +230,17 @@ class ServerExchange(Exchange):
                 self.window -= size
                 connection.window -= size
                 connection.data_sent += 1
-                connection.writelines(data_frames(self.number, data, end=False, frame_bytes=connection.frame_bytes))
-                if connection.clogged:
+                connection.writelines(
+                    data_frames(self.number, data, end=False, frame_bytes=connection.frame_bytes), size
+                )
+                if connection.held_back:
                     self.clogged()
                 return
             self._pending = deque()
             self.sent = connection.now()
         self._pending.append(data)
         self._pending_bytes += size
+        connection.wait(size)
         if self.number not in connection.blocked:
             connection.blocked[self.number] = self
             self.pump(size)
@@ -252,6 +255,7 @@ class ServerExchange(Exchange):
         room = min(most, self.window, connection.window)
         if room <= 0:
             return False
+        before = self._pending_bytes
         while pending and room > 0:
             piece = pending.popleft()
             if len(piece) > room:
@@ -263,14 +267,16 @@ class ServerExchange(Exchange):
             connection.window -= size
             self._pending_bytes -= size
             connection.data_sent += 1
-            connection.writelines(data_frames(self.number, piece, end=False, frame_bytes=connection.frame_bytes))
+            connection.writelines(data_frames(self.number, piece, end=False, frame_bytes=connection.frame_bytes), size)
         self.sent = connection.now()
         if pending:
+            connection.wait(self._pending_bytes - before)
             return True
         self._pending = None
         connection.blocked.pop(self.number, None)
+        connection.wait(-before)
         if self._end is None:
-            if not connection.clogged:
+            if not connection.held_back:
                 self.drained()
         elif self.upgraded:
             connection.write(write_header(0, 0, DATA, END_STREAM, self.number))

@@ -236,7 +236,7 @@ def rapid_reset(stream: int) -> bytes:
 
 
 def made_you_reset(stream: int) -> bytes:
-    return ask(stream, end=False) + window_update(stream, 0)
+    return ask(stream, POST + b"\x0f\x0d\x011", end=False) + frame(DATA, b"ab", 0, stream)
 
 
 FLOODS: dict[str, tuple[Callable[[int], bytes], str]] = {
@@ -259,7 +259,7 @@ async def test_flood(make_relay2: MakeRelay, case: str) -> None:
     relay = make_relay2(lambda exchange: None)
     relay.says(ask())  # one that is legitimate, and keeps the connection from being idle
     make, reason = FLOODS[case]
-    for stream in range(3, 2 * 1100, 2):
+    for stream in range(3, 2 * 1300, 2):
         relay.says(make(stream))
         if relay.code is not None:
             break

@@ -11,6 +11,7 @@ from kncore.net.errors import ClientGone
 from kncore.net.exchange import Clocks, Exchange
 from kncore.net.http1 import ServerConnection as Http1
 from kncore.net.http2.frames import Code, Setting, settings
+from kncore.net.http2.limits import Http2Limits
 from tests.unit.kncore.net.conftest import Wire
 from tests.unit.kncore.net.http2.conftest import Client, Relay2
 
@@ -323,6 +324,44 @@ async def test_nothing_is_begun_while_the_clients_socket_takes_nothing(relay2: R
     relay2.served.resume_writing()
     assert relay2.ups[0].wire.reading
     assert len(relay2.exchanges) == 2
+
+
+async def test_what_waits_for_windows_is_bounded_over_all_streams(make_relay2: MakeRelay) -> None:
+    relay = make_relay2(http2=Http2Limits(waiting_bytes=250_000), greeting=b"")
+    client = Client(relay, INITIAL_WINDOW_SIZE=0)
+    numbers = [client.ask() for _ in range(5)]
+    for up in relay.ups:
+        if up.wire.reading:
+            up.answers(b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n" + b"x" * 100_000)
+    assert [up.wire.reading for up in relay.ups] == [False] * 5
+    assert sum(exchange.pending_bytes for exchange in relay.served.streams.values()) == 300_000
+    late = client.ask()
+    assert len(relay.exchanges) == 5
+    client.h2.increment_flow_control_window(10_000_000)
+    client.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 1_000_000})
+    client.turn()
+    client.turn()
+    assert len(relay.exchanges) == 6
+    assert [up.wire.reading for up in relay.ups] == [True] * 6
+    for number, up in zip(numbers, relay.ups[:5], strict=True):
+        up.answers(b"x" * (100_000 if client.answer(number)[0] else 0))
+    client.h2.reset_stream(late)
+    client.turn()
+    assert relay.served._waiting == 0
+
+
+async def test_streams_that_are_reset_wait_no_more(make_relay2: MakeRelay) -> None:
+    relay = make_relay2(http2=Http2Limits(waiting_bytes=250_000), greeting=b"")
+    client = Client(relay, INITIAL_WINDOW_SIZE=0)
+    numbers = [client.ask() for _ in range(3)]
+    for up in relay.ups:
+        up.answers(b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n" + b"x" * 100_000)
+    assert relay.served.held_back
+    for number in numbers:
+        client.h2.reset_stream(number)
+        client.turn()
+    assert not relay.served.held_back
+    assert relay.served._waiting == 0
 
 
 # tunnels ----------------------------------------------------------------------------------------------------------
