@@ -29,8 +29,8 @@ PORTS = (
     "TORPOR_USER_METRICS_PORT",
     "TORPOR_PROFILING_PORT",
 )
-IDLE_RSS_KIB = 28 * 1024
-"""Measured 26.4 MB with CPython 3.11, of which 11 MB are shared library pages; the rest is for other builds."""
+IDLE_RSS_KIB = 27 * 1024
+"""Measured 25.7 MB with CPython 3.11, of which 11 MB are shared library pages; the rest is for other builds."""
 
 
 def free_ports(count: int) -> list[int]:

@@ -32,6 +32,7 @@ def test_starts_nothing_and_loads_no_heavy_library() -> None:
             "rich",
             "typer",
             "google",
+            "orjson",
         }
     )
     assert "kncore.kube" not in found["modules"]
