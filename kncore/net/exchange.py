@@ -338,7 +338,7 @@ class Exchange:
             carrier.send_body(data, end=end, trailers=trailers)
         elif data:
             self._keep(data)
-            if self._held_bytes > HOLD_LIMIT and not self._body_paused:
+            if self._held_bytes > HOLD_LIMIT and not (end or self._body_paused):
                 self._body_paused = True
                 self._pause_body()
 

@@ -598,6 +598,8 @@ class ServerConnection(asyncio.Protocol):
                 exchange.finish()
                 return
             self._state = _HEAD
+            if self._paused:
+                self.unpause()  # the body was held back, and nobody took it
             exchange.finish()
             if self._feeding:
                 return

@@ -548,6 +548,25 @@ async def test_body_of_a_waiting_request_is_bounded(make_relay: Callable[..., Re
     assert relay.up.got.count(b"x") == HOLD_LIMIT + 1
 
 
+async def test_a_client_whose_large_body_nobody_took_is_read_on(make_relay: Callable[..., Relay]) -> None:
+    relay = make_relay(lambda exchange: exchange.respond(404))
+    for answered in (1, 2):
+        relay.says(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n" + b"x" * 100_000)
+        assert relay.answer.count(b"HTTP/1.1 404") == answered
+        assert relay.wire.reading
+
+
+async def test_a_client_whose_body_was_held_back_is_read_on_after_the_answer(make_relay: Callable[..., Relay]) -> None:
+    relay = make_relay(lambda exchange: None)
+    relay.says(b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")
+    relay.says(b"12c\r\n%b\r\n" % (b"x" * 300) * 256 + b"1\r\nx\r\n0\r\n\r\n")
+    await turns(3)
+    assert relay.exchanges[0].body_done
+    assert not relay.wire.reading
+    relay.exchanges[0].respond(503)
+    assert relay.wire.reading
+
+
 async def test_answer_before_the_request_is_complete_closes_both_sides_in_order(relay: Relay) -> None:
     relay.says(POST[:-1])
     relay.up.answers(OK)
