@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
 from kncore.net.dial import dial
 from kncore.net.errors import ConnectFailed
+from kncore.net.hangup import readable
 from kncore.net.http1_upstream import ClientConnection
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class PoolLimits:
 
 @dataclass(frozen=True, kw_only=True)
 class PoolStatistics:
-    """A pool at one moment; `dialled` and `reused` count since the start. In HTTP/2 `in_use` counts exchanges."""
+    """A pool at one moment, in connections but for `waiting`; `dialled` and `reused` count since the start."""
 
     upstreams: int
     idle: int
@@ -115,6 +116,8 @@ class UpstreamAddress:
             while idle:
                 connection = idle.pop()
                 self._pool.idle -= 1
+                if connection.idle_since and self._left_alone(connection):
+                    continue
                 if not connection.transport.is_closing():  # idle it is, or it would not be here
                     self.in_use += 1
                     self.reused += 1
@@ -122,6 +125,19 @@ class UpstreamAddress:
                     return
         self._waiting.append(exchange)
         self._pool.dial(self)
+
+    def _left_alone(self, connection: ClientConnection) -> bool:
+        """Discard a connection that was idle for a while, if the app is about to close it or has done so already: its
+        FIN may lie in the kernel, and a request that cannot be repeated would be lost on it.
+        """
+        age = self._pool.now() - connection.idle_since
+        closed = readable(connection.transport)
+        if closed:
+            self._learn(age)
+        elif age <= self._idle_time:
+            return False
+        connection.discard()
+        return True
 
     def withdraw(self, exchange: Exchange) -> None:
         """Forget an exchange that still waits."""
