@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from activator.app import Proxy
 from activator.backends import Backends, Mesh
-from activator.certificates import Certificates, Secrets
+from activator.certificates import Certificates, Secrets, hush_odd_names
 from activator.config import Config
 from activator.observability import Observing
 from activator.probe import probe
@@ -248,6 +248,7 @@ async def main(config: Config) -> None:
                     inside=lambda: None if inside is None else inside.context,
                     serves=table.serves,
                 )
+                hush_odd_names()
                 secrets = Secrets(client, certificates.secret_changed)
                 certificates.wanted = secrets.want
                 informers.of(INGRESSES).add_handler(certificates.ingress_changed)

@@ -21,6 +21,7 @@ import base64
 import binascii
 import logging
 import ssl
+import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -32,7 +33,7 @@ from kncore.kube.client import Client, Key, Obj
 from kncore.kube.informer import Change, Informer, NotSynced
 from kncore.net.tls import BadCertificate, Pair, Settings, server_context, warn_of_dates
 
-__all__ = ["Certificates", "Secrets", "Statistics", "pair_of"]
+__all__ = ["Certificates", "Secrets", "Statistics", "hush_odd_names", "pair_of"]
 
 OWN_STREAMS: Final = 200
 """Secrets without Knative's label that are followed; each is a connection to the API server."""
@@ -53,6 +54,20 @@ def pair_of(secret: Obj) -> Pair:
         return Pair(*(base64.b64decode(data.get(name) or "", validate=True) for name in ("tls.crt", "tls.key")))
     except (binascii.Error, TypeError, ValueError):
         raise BadCertificate("tls.crt or tls.key is no base64") from None
+
+
+def hush_odd_names() -> None:
+    """Keep names that are no ASCII out of the log for the rest of this process.
+
+    The ssl module refuses such a handshake by itself, but prints a traceback for each: any client could fill a disk.
+    """
+    before = sys.unraisablehook
+
+    def hook(unraisable: "sys.UnraisableHookArgs", /) -> None:
+        if not isinstance(unraisable.exc_value, UnicodeDecodeError):
+            before(unraisable)
+
+    sys.unraisablehook = hook
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -315,6 +315,17 @@ async def test_names_without_any_certificate_are_refused(world: World) -> None:
         await world.eventually("curl: (35)", "-k")
         assert "unrecognized name" in await world.curl("-k")
 
+        # a name that is no ASCII is refused as well, and leaves nothing in the log
+        reader, writer = await asyncio.open_connection("127.0.0.1", world.https)
+        there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = ssl.create_default_context().wrap_bio(back, there, server_hostname="odd.example.com")
+        with pytest.raises(ssl.SSLWantReadError):
+            client.do_handshake()
+        writer.write(there.read().replace(b"odd.example.com", b"\xffdd.example.com"))
+        assert (await reader.read())[:1] == b"\x15", "an alert"
+        writer.close()
+        assert "Traceback" not in world.log.read_text()
+
 
 async def test_requests_to_pods_in_tls(world: World) -> None:
     """system-internal-tls: the pod must be of the revision's namespace, its authority one that we trust."""
