@@ -19,8 +19,8 @@ ends without close_notify may have been cut off by somebody else: the codec hear
 that lasts until the end of the connection is not taken for whole.
 
 What is bounded: handshakes in number and time; bytes held before a handshake (`FIRST_BYTES`); OpenSSL's buffers, for
-nothing larger than `PIECE` is put into them at once, and both ways they are emptied in the same call; unasked answers
-to a peer that reads none (`UNREAD`).
+nothing larger than `PIECE` is put into them at once, and both ways they are emptied in the same call; what a peer may
+make us do for nothing (`BARREN`), and the unasked answers for one that reads none (`UNREAD`).
 
 Trust: hardened; both peers may be anybody. What OpenSSL refuses ends the connection.
 """
@@ -57,6 +57,8 @@ FIRST_BYTES: Final = 32 * 1024
 """Of a client before its handshake is done: a ClientHello is 500 bytes, one record at most."""
 UNREAD: Final = 256 * 1024
 """Bytes of protocol messages that may wait for a peer which makes us send them and reads none."""
+BARREN: Final = 64 * 1024
+"""Bytes from a peer without any for the codec among them: a record has 16 KiB, so this is key updates or empty ones."""
 HANDSHAKE_RECORD: Final = 22
 _HTTP: Final = (b"GET ", b"POST", b"HEAD", b"PUT ", b"OPTI", b"DELE", b"PATC", b"PRI ", b"CONN", b"TRAC")
 PLAIN: Final = b"this port speaks TLS: use https://\n"
@@ -96,6 +98,7 @@ class _Stream(asyncio.Protocol, asyncio.Transport):
         self._said_end = False  # we send no more
         self._keep = False  # the codec wants to go on after the peer's end
         self._failure: Exception | None = None
+        self._barren = 0
 
     # from the socket ------------------------------------------------------------------------------------------------
     def data_received(self, data: bytes) -> None:
@@ -142,8 +145,13 @@ class _Stream(asyncio.Protocol, asyncio.Transport):
                 self.abort()
                 return
         if plain:
+            self._barren = 0
             assert self._inner is not None
             self._inner.data_received(plain if more is None else b"".join(more))
+        else:
+            self._barren += len(data)
+            if self._barren > BARREN:
+                self.abort()
         if ended and self._state == _OPEN:
             self._end_heard()
 

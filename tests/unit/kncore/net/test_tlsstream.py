@@ -304,6 +304,24 @@ async def test_a_peer_that_reads_nothing_cannot_make_us_write_for_ever() -> None
     assert client.raw.aborted
 
 
+async def test_records_that_bring_nothing_are_bounded() -> None:
+    """Changing keys costs us more than the peer: here records of other kinds stand for it."""
+    client = Client(await a_door())
+    await client.shake()
+    record = client.send(b"x" * 16_000)
+    for at in range(len(record) - 1):
+        client.stream.data_received(record[at : at + 1])
+    assert not client.raw.aborted, "one record, in pieces"
+    client.stream.data_received(record[-1:])
+    client.stream._barren = tlsstream.BARREN - 5
+    client.stream.data_received(client.send(b"fine"))
+    client.stream.data_received(client.send(b"fine")[:10])
+    assert not client.raw.aborted, "counted from the last byte that meant something"
+    client.stream._barren = tlsstream.BARREN
+    client.stream.data_received(b"x")
+    assert client.raw.aborted
+
+
 async def test_garbage_after_the_handshake_ends_it_with_an_alert() -> None:
     client = Client(await a_door())
     await client.shake()
