@@ -203,6 +203,8 @@ class ServerExchange(Exchange):
         early, self._early = self._early, None
         for piece in early or ():
             self.tunnel_in(piece)
+        if not self._body_paused:
+            self._resume_body()
         if self.ended:
             self.tunnel_end()
 
@@ -308,7 +310,7 @@ class ServerExchange(Exchange):
         connection = self._connection
         if connection.over:
             self.finish()
-        elif self.upgraded:
+        elif self.upgraded and (self._pending is None or self.error is None):  # else it stalled, or took too long
             if self._end is not None:
                 if self._pending is None:
                     connection.complete(self)  # both directions are over
@@ -328,6 +330,8 @@ class ServerExchange(Exchange):
         self.stopped = True
 
     def _resume_body(self) -> None:
+        if self.tunnel and not self.upgraded:
+            return  # an upstream that has yet to agree takes nothing: it waits here, within the stream's window
         self.stopped = False
         kept = self.kept
         if kept:

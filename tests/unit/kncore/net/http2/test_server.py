@@ -436,6 +436,37 @@ async def test_a_tunnel_that_the_upstream_closes(relay2: Relay2, client: Client)
     assert not relay2.served.streams
 
 
+async def test_what_comes_before_the_upstream_agrees_to_a_tunnel_is_bounded(relay2: Relay2, client: Client) -> None:
+    number = await open_tunnel(client)
+    for _ in range(10):
+        client.send(number, b"x" * min(client.h2.local_flow_control_window(number), 16_384))
+    exchange = relay2.served.streams[number]
+    assert exchange.kept == 65_535
+    relay2.up.answers(b"HTTP/1.1 101 S\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+    client.turn()
+    assert relay2.up.got.count(b"x" * 65_535) == 1
+    assert exchange.kept == 0
+    assert client.h2.local_flow_control_window(number) == relay2.http2.stream_window
+
+
+@pytest.mark.parametrize("ended", [False, True])
+async def test_a_tunnel_whose_client_opens_no_window_ends(make_relay2: MakeRelay, ended: bool) -> None:
+    relay = make_relay2(greeting=b"")
+    client = Client(relay, INITIAL_WINDOW_SIZE=10)
+    number = await open_tunnel(client)
+    relay.up.answers(b"HTTP/1.1 101 S\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n" + b"x" * 100)
+    if ended:
+        relay.up.closes()
+    client.turn()
+    exchange = relay.served.streams[number]
+    assert exchange.pending_bytes == 90
+    relay.served.tick(relay.served.now() + relay.http2.stall_time + 1.0)
+    assert exchange.done
+    assert not relay.served.streams
+    assert client.turn()
+    assert client.reset(number) == h2.errors.ErrorCodes.INTERNAL_ERROR
+
+
 async def test_other_protocols_are_not_tunnelled(relay2: Relay2, client: Client) -> None:
     number = client.h2.get_next_available_stream_id()
     client.h2.send_headers(number, [CONNECT[0], (":protocol", "connect-udp"), *CONNECT[2:]])
