@@ -132,7 +132,7 @@ class RequestHead:
     """HTTP/1.0: no chunked coding, no interim answers."""
 
     sent: Any
-    """What an HTTP/2 upstream's codec made of it, and of what."""
+    """What an HTTP/2 upstream's codec made of it (but for `grpc-timeout`), and of what."""
     written: tuple[bytes, Collection[bytes], Sequence[bytes], bytes] | None
     """What `onward` made of it last, and of what."""
     plan: Any
@@ -151,6 +151,27 @@ class RequestHead:
         self.sent = None
         self.written = None
         self.plan = None
+
+    def but(self, name: bytes, line: bytes) -> "RequestHead":
+        """The same head with another value of a field that nothing was derived from; for plain heads of HTTP/2, with no
+        field twice and none for one hop only.
+
+        Args:
+            name: in lower case.
+            line: the field as a line.
+        """
+        made = RequestHead()
+        made.method = self.method
+        made.target = self.target
+        made.host = self.host
+        made.start = self.start
+        made.fields = {**self.fields, name: line}
+        lines = made.lines = [*self.lines]
+        lines[lines.index(self.fields[name])] = line
+        made.length = self.length
+        made.sent = self.sent
+        made.plan = self.plan
+        return made
 
     def onward(self, authority: bytes, drop: Collection[bytes], add: Sequence[bytes]) -> bytes:
         """The head for an upstream that speaks HTTP/1, whole.

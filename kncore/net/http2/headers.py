@@ -28,7 +28,15 @@ from kncore.net.heads import DEFAULT_LIMITS, REASONS, RequestHead, RequestLimits
 from kncore.net.http2.compression import STATUS_FIELDS, Field, encode, literal
 from kncore.net.http2.frames import Code, StreamFault
 
-__all__ = ["read_request", "read_response", "read_trailers", "request_block", "response_block", "trailer_block"]
+__all__ = [
+    "read_call",
+    "read_request",
+    "read_response",
+    "read_trailers",
+    "request_block",
+    "response_block",
+    "trailer_block",
+]
 
 TRAILERS: Final = 64
 """Fields in a trailer section."""
@@ -52,10 +60,41 @@ _WITH_BODY: Final = frozenset({b"PATCH", b"POST", b"PUT"})
 """Methods that say so in HTTP/1 if they have no body (RFC 9110 §8.6)."""
 _NO_BODY: Final = b"content-length: 0"
 _NO_NAMES: Final = frozenset({b"expect"})
+TIMEOUT: Final = b"grpc-timeout"
+_KNOWN: Final = 64
+"""Heads of one connection that are kept to be recognised but for their timeouts."""
+_KNOWN_BYTES: Final = 2048
+"""Header lists up to this size are."""
 
 
 def _malformed(why: str) -> StreamFault:
     return StreamFault(Code.PROTOCOL_ERROR, why)
+
+
+def read_call(
+    fields: Sequence[Field], known: dict[tuple[bytes, ...], RequestHead], *, limits: RequestLimits = DEFAULT_LIMITS
+) -> RequestHead:
+    """`read_request` for a head with a body, where heads may differ in `grpc-timeout` alone.
+
+    gRPC's clients say in every call how long they still wait. No two heads are the same then; but for that, they are.
+
+    Args:
+        known: heads of this connection, kept and bounded here.
+    """
+    key = tuple([field.line for field in fields if field.name != TIMEOUT])
+    if len(key) != len(fields) - 1:
+        return read_request(fields, ended=False, limits=limits)
+    head = known.get(key)
+    if head is not None:
+        [timeout] = [field for field in fields if field.name == TIMEOUT]
+        if timeout.sound:
+            return head.but(TIMEOUT, timeout.line)
+    head = read_request(fields, ended=False, limits=limits)
+    if sum([field.size for field in fields]) <= _KNOWN_BYTES and not (head.repeated or head.named or head.upgrade):
+        if len(known) >= _KNOWN:
+            known.clear()
+        known[key] = head
+    return head
 
 
 def read_request(fields: Sequence[Field], *, ended: bool, limits: RequestLimits = DEFAULT_LIMITS) -> RequestHead:

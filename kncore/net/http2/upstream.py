@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from kncore.net.errors import UpstreamClosed, UpstreamError, UpstreamGarbage
 from kncore.net.headers import options, value_of
-from kncore.net.http2.compression import Decoder, TooLarge
+from kncore.net.http2.compression import Decoder, TooLarge, encode
 from kncore.net.http2.frames import (
     ACK,
     CONTINUATION,
@@ -74,7 +74,7 @@ from kncore.net.http2.frames import (
     unpadded,
     window_update,
 )
-from kncore.net.http2.headers import read_response, read_trailers, request_block, trailer_block
+from kncore.net.http2.headers import TIMEOUT, read_response, read_trailers, request_block, trailer_block
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -291,20 +291,26 @@ class ClientConnection(asyncio.Protocol):
             self._close_slowly()
 
     def _request_block(self, exchange: Exchange) -> bytes:
-        """The header block: the one of before, if what it depends on is the same."""
+        """The header block: the one of before, if what it depends on is the same.
+
+        A call's timeout is another one every time, so it is not part of that but follows it.
+        """
         head = exchange.head
         sent = head.sent
         add, authority, drop = exchange.add, exchange.authority, exchange.drop
+        timeout = None if head.repeated or head.named else head.fields.get(TIMEOUT)
+        block: bytes
         if sent is not None and sent[1] == add and sent[2] == authority and sent[3] is drop and sent[4] is self._scheme:
-            block: bytes = sent[0]
-            return block
-        lines = [*head.passing(drop), *add]
-        wish = head.fields.get(b"te")
-        if wish is not None and b"trailers" in options(value_of(wish)):
-            lines.append(b"te: trailers")
-        block = request_block(head.method, self._scheme, authority, head.target, lines)
-        head.sent = block, add, authority, drop, self._scheme
-        return block
+            block = sent[0]
+        else:
+            lines = [line for line in head.passing(drop) if line is not timeout]
+            lines += add
+            wish = head.fields.get(b"te")
+            if wish is not None and b"trailers" in options(value_of(wish)):
+                lines.append(b"te: trailers")
+            block = request_block(head.method, self._scheme, authority, head.target, lines)
+            head.sent = block, add, authority, drop, self._scheme
+        return block if timeout is None else block + encode((timeout,))
 
     def _shrink_table(self, block: bytes) -> bytes:
         update, self.peer.table_update = self.peer.table_update, b""

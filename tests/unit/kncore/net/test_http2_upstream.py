@@ -165,6 +165,18 @@ async def test_a_head_that_is_sent_again_is_the_same_bytes(far: Far) -> None:
     assert b"x-added" in call.head.sent[0]
 
 
+async def test_a_timeout_is_every_calls_own(far: Far) -> None:
+    call = Call(lines=[b"grpc-timeout: 1S"])
+    far.carries(call)
+    again = Call()
+    again.head = call.head.but(b"grpc-timeout", b"grpc-timeout: 900m")
+    far.carries(again)
+    assert again.head.sent is call.head.sent
+    seen = [dict(event.headers) for event in of(h2.events.RequestReceived, await far.listen())]  # type: ignore[attr-defined]
+    assert [one["grpc-timeout"] for one in seen] == ["1S", "900m"]
+    assert seen[0] | {"grpc-timeout": ""} == seen[1] | {"grpc-timeout": ""}
+
+
 async def test_what_was_received_before_is_sent_with_the_head(far: Far) -> None:
     call = Call()
     call.body(b"abc", end=True, trailers=[b"X-Sum: 1"])
