@@ -23,7 +23,7 @@ from functools import lru_cache
 from typing import Final
 
 from kncore.net.errors import BadMessage
-from kncore.net.headers import NO_TRAILER, value_of
+from kncore.net.headers import NO_TRAILER, is_lookalike, value_of
 from kncore.net.heads import DEFAULT_LIMITS, REASONS, RequestHead, RequestLimits, ResponseHead
 from kncore.net.http2.compression import STATUS_FIELDS, Field, encode, literal
 from kncore.net.http2.frames import Code, StreamFault
@@ -155,6 +155,8 @@ def read_request(fields: Sequence[Field], *, ended: bool, limits: RequestLimits 
             raise BadMessage("unknown expectation", 417)
         if not head.length:
             head.named = _NO_NAMES  # nothing to hold back (RFC 9110 §10.1.1)
+    if twins := [name for name in found if b"_" in name and is_lookalike(name)]:
+        head.named = frozenset((*head.named, *twins))
     return head
 
 

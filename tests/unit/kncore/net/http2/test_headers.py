@@ -65,6 +65,12 @@ def test_extended_connect_becomes_an_upgrade() -> None:
     assert (head.start, head.upgrade, head.length) == (b"GET /a?b=c HTTP/1.1", b"websocket", 0)
 
 
+def test_fields_that_an_app_would_take_for_ours_are_not_passed_on() -> None:
+    pairs = [("x_forwarded_for", "1.2.3.4"), ("x-forwarded_proto", "https"), ("k_proxy_request", "activator")]
+    head = read([*BASE, *pairs, ("x_mine", "1"), ("expect", "100-continue")])
+    assert head.passing(frozenset()) == [b"x_mine: 1"]
+
+
 def test_raw_bytes_of_a_target_are_percent_encoded() -> None:
     block = hpack.Encoder().encode([*BASE[:3], (b":path", b"/\xc3\xa9")])
     assert headers.read_request(Decoder().decode(block), ended=True).target == b"/%C3%A9"
