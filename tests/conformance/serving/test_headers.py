@@ -1,9 +1,8 @@
 """What reaches the app (serving §7.7, §9.2 TestMustHaveHeadersSet, TestShouldHaveHeadersSet)."""
 
 import ipaddress
+import json
 import re
-
-import pytest
 
 OUTSIDE = {
     "Knative-Serving-Revision": "somebody-elses",
@@ -37,13 +36,13 @@ async def test_headers(http, deploy) -> None:
     assert re.fullmatch(r"for=[0-9.]+;(host=[^;]+;)?proto=http(, for=[0-9.]+)*", made)
 
 
-@pytest.mark.parametrize("name", OUTSIDE)
-async def test_nobody_outside_speaks_for_the_platform(http, deploy, name: str) -> None:
+async def test_nobody_outside_speaks_for_the_platform(http, deploy) -> None:
     """A client that names another revision gets the one it has a right to (§9.7 rule 6)."""
     at = await deploy("trusting")
-    found = await seen(http, at, **{name: OUTSIDE[name]})
-    assert OUTSIDE[name] not in found.values()
-    assert found["host"] == at[1]["Host"]
+    for name, value in OUTSIDE.items():
+        found = await seen(http, at, **{name: value})
+        assert value not in found.values(), name
+        assert found["host"] == at[1]["Host"]
 
 
 async def test_a_trace_goes_on(http, deploy) -> None:
@@ -53,3 +52,21 @@ async def test_a_trace_goes_on(http, deploy) -> None:
     found = await seen(http, at, traceparent=parent, baggage="a=1")
     assert found["traceparent"].split("-")[1] == parent.split("-")[1]
     assert found["baggage"] == "a=1"
+
+
+async def test_a_trace_begins_where_tracing_is_on(platform, http, deploy) -> None:
+    """The header that TestShouldHaveHeadersSet wants; without tracing nobody invents one."""
+
+    def trace(to: str) -> None:
+        patch = json.dumps({"data": {"tracing-protocol": to}})
+        platform.torpor("patch", "configmap/config-observability", "-n", "knative-serving", "-p", patch)
+
+    at = await deploy("untraced")
+    assert "traceparent" not in await seen(http, at)
+    trace("stdout")
+    try:
+        at = await deploy("begun")
+        found = await seen(http, at)
+        assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]", found["traceparent"])
+    finally:
+        trace("none")
