@@ -14,9 +14,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import grpc
 import grpc.aio
 import pytest
+from aiohttp import web
 
 from activator.backends import Endpoints
 from kncore.testing.rawclient import RawClient
@@ -277,6 +279,33 @@ async def test_a_load_of_calls(service: Service, tmp_path: Path) -> None:
     out, _ = await load.communicate()
     assert b"3000 succeeded, 0 failed, 0 errored, 0 timeout" in out
     assert b"3000 2xx" in out
+
+
+async def test_a_websocket_of_a_service_in_http2_goes_by_http1(way: Any) -> None:
+    async def echo(request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        async for message in socket:
+            await socket.send_bytes(message.data)
+        return socket
+
+    app = web.Application()
+    app.router.add_get("/", echo)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    try:
+        async with (
+            way(port) as service,
+            aiohttp.ClientSession() as session,
+            session.ws_connect(f"http://{service.target}/", headers={"Host": HOST}) as client,
+        ):
+            await client.send_bytes(b"hello")
+            assert (await client.receive(timeout=10)).data == b"hello"
+    finally:
+        await runner.cleanup()
 
 
 # -- what we answer ourselves ------------------------------------------------------------------------------------------
