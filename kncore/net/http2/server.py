@@ -63,7 +63,7 @@ from kncore.net.http2.frames import (
     header_frames,
     read_header,
 )
-from kncore.net.http2.headers import read_request, read_trailers, response_block
+from kncore.net.http2.headers import read_call, read_request, read_trailers, response_block
 from kncore.net.http2.limits import ANSWER_EARNS, DATA_EARNS, Budget, Http2Limits
 from kncore.net.http2.stream import ServerExchange
 
@@ -165,6 +165,7 @@ class ServerConnection(asyncio.Protocol):
         self._decoder = Decoder(list_bytes=owner.limits.head.head_bytes)
         self._ended_heads: dict[bytes, RequestHead] = {}
         self._open_heads: dict[bytes, RequestHead] = {}
+        self._calls: dict[tuple[bytes, ...], RequestHead] = {}
         self._parts: list[bytes] = []
         self._have = 0
         self._need = len(PREFACE)
@@ -320,7 +321,7 @@ class ServerConnection(asyncio.Protocol):
         """Send frames at the end of the read that is being handled, be it an upstream's."""
         if self._out is not None:
             self._out.append(data)
-        else:
+        elif not self.over:  # after the last word, nothing
             self._out = [data]
             self._soon(self._flush)
 
@@ -328,7 +329,7 @@ class ServerConnection(asyncio.Protocol):
         """The same for DATA frames in parts, `size` bytes in all; many are sent at once, to see what is taken."""
         if self._out is not None:
             self._out += parts
-        else:
+        elif not self.over:
             self._out = parts
             self._soon(self._flush)
         self._queued += size
@@ -498,7 +499,10 @@ class ServerConnection(asyncio.Protocol):
         before = decoder.generation
         try:
             fields = decoder.decode(block)
-            head = read_request(fields, ended=ended, limits=self._limits.head)
+            if ended:
+                head = read_request(fields, ended=True, limits=self._limits.head)
+            else:
+                head = read_call(fields, self._calls, limits=self._limits.head)
             if head.upgrade:
                 return self._offer(head, ended)
         except TooLarge:
@@ -809,7 +813,8 @@ class ServerConnection(asyncio.Protocol):
         if exchange is not None:
             self._let_go(exchange)
             exchange.gone(BadMessage(fault.reason))
-        self._drop(number, exchange is not None and exchange.ended)
+        if number <= self._last:
+            self._drop(number, exchange is not None and exchange.ended)
         self._control(frames.rst_stream(number, fault.code))
         self._count_reset(fault.reason if fault.code == Code.REFUSED_STREAM else "streams reset for faults")
         self._rest()
@@ -821,7 +826,10 @@ class ServerConnection(asyncio.Protocol):
             return
         if number in self._dropped:
             self._glitch("frames for closed streams")
-            return
+        else:
+            self._ignore(number)
+
+    def _ignore(self, number: int) -> None:
         self._dropped[number] = None
         if len(self._dropped) > DROPPED:
             del self._dropped[next(iter(self._dropped))]
@@ -899,7 +907,7 @@ class ServerConnection(asyncio.Protocol):
         self._answers += 1
         if not exchange.ended:
             self.write(frames.rst_stream(number, Code.NO_ERROR))
-            self._drop(number, False)
+            self._ignore(number)
         if exchange.kept:
             self._let_go(exchange)
         if exchange.upgraded:
@@ -913,7 +921,8 @@ class ServerConnection(asyncio.Protocol):
         """The answer ends here, incomplete."""
         if self.streams.pop(exchange.number, None) is not None:
             self.write(frames.rst_stream(exchange.number, code))
-            self._drop(exchange.number, exchange.ended)
+            if not exchange.ended:
+                self._ignore(exchange.number)
             self._let_go(exchange)
         exchange.finish()
         self._rest()
