@@ -480,7 +480,8 @@ class ClientConnection(asyncio.Protocol):
                 self._pinged = now
                 self._write(ping(_PING, ack=False))
             elif now - self._pinged > every:
-                self._fault(ConnectionFault(Code.NO_ERROR, "no answer to a ping"))
+                self.connection_lost(TimeoutError("no answer to a ping"))  # its machine is gone, or cut off
+                self.transport.abort()
 
     def discard(self) -> None:
         """Close it in order; it has no streams, and the pool has already struck it off."""

@@ -649,8 +649,12 @@ async def test_a_silent_upstream_is_asked_and_then_given_up(far: Far) -> None:
     far.near.visit(23.0, 10.0)
     await asyncio.sleep(0)
     far.near.visit(34.0, 10.0)
-    assert isinstance(far.failures[0], UpstreamGarbage)
+    [failure] = far.failures
+    assert (type(failure), failure.replayable) == (UpstreamClosed, True)
+    assert "no answer to a ping" in str(failure)
     assert far.is_lost
+    assert far.wire.aborted
+    far.near.connection_lost(None)
     assert not call.status
 
 
