@@ -281,6 +281,7 @@ class ServerConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._clogged = True
+        self._unsent = (-1, 0.0)  # what is in the socket now is news, however much it is
         self._controls = 0
         self._hold_back()
 
@@ -576,7 +577,11 @@ class ServerConnection(asyncio.Protocol):
         pieces: list[bytes] = []
         while True:
             ended = flags & END_STREAM
-            self._count_data(exchange, data, start, end, flags, pieces)
+            try:
+                self._count_data(exchange, data, start, end, flags, pieces)
+            except StreamFault as fault:  # here, where it is known how far we are: no frame may be counted twice
+                self._stream_fault(exchange.number, fault)
+                return end
             if ended or size - end < 9 or data[end + 3] != DATA or data[end + 5 : end + 9] != number:
                 break
             high, low, _, flags, _ = read_header(data, end)
@@ -841,9 +846,9 @@ class ServerConnection(asyncio.Protocol):
         body = why.encode() + b"\n"
         size = len(body)
         block = self.updated(response_block(status, size, _TEXT))
-        head = header_frames(number, block, end=size > self.window)
-        self._control(head)
-        if size <= self.window:
+        fits = size <= min(self.window, self.peer_settings.window)
+        self._control(header_frames(number, block, end=not fits))
+        if fits:
             self.window -= size
             self.writelines(data_frames(number, body, end=True), size)
         if not ended:

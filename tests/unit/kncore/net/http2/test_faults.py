@@ -192,6 +192,14 @@ async def test_the_connection_window_overrun(make_relay2: MakeRelay) -> None:
     assert relay.code == Code.FLOW_CONTROL_ERROR
 
 
+async def test_frames_behind_a_fault_are_counted_once(make_relay2: MakeRelay) -> None:
+    relay = make_relay2(lambda exchange: None)
+    relay.says(ask(1, POST + b"\x0f\x0d\x03150", end=False) + frame(DATA, bytes(100), stream=1) * 3)
+    assert resets(relay) == [(1, Code.PROTOCOL_ERROR)]
+    assert relay.served._room == relay.http2.connection_window - 300
+    assert relay.served._owed == 300
+
+
 async def test_closed_streams(make_relay2: MakeRelay) -> None:
     relay = make_relay2()
     relay.says(ask())

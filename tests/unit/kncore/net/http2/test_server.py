@@ -364,6 +364,24 @@ async def test_streams_that_are_reset_wait_no_more(make_relay2: MakeRelay) -> No
     assert relay.served._waiting == 0
 
 
+async def test_a_refusal_keeps_to_the_window_of_its_stream(make_relay2: MakeRelay) -> None:
+    relay = make_relay2(greeting=b"")
+    client = Client(relay, INITIAL_WINDOW_SIZE=0)
+    number = client.ask(method="FOO")
+    assert client.answer(number)[::2] == (501, b"")
+
+
+async def test_a_client_that_is_as_far_behind_as_once_before_is_not_cut(relay2: Relay2, client: Client) -> None:
+    client.ask()
+    now = relay2.served.now()
+    for moment in (now, now + 10 * relay2.http2.stall_time):
+        relay2.wire.unsent = 70_000
+        relay2.served.pause_writing()
+        relay2.served.tick(moment)
+        relay2.served.resume_writing()
+    assert not relay2.wire.aborted
+
+
 # tunnels ----------------------------------------------------------------------------------------------------------
 
 CONNECT = [
