@@ -32,7 +32,7 @@ PARTS: Mapping[str, Sequence[str]] = {
     "scale-from-zero": (),
     "rollout-probe": (),
     "real-traffic": (),
-    "fairness": ("-n", "1"),
+    "fairness": ("--quick",),
     "overload": ("--quick",),
     "attacks": ("--quick",),
 }

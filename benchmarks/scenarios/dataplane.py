@@ -25,7 +25,7 @@ ENTRY = "K-Proxy-Request"
 
 async def measure(report: Report) -> None:
     """Take the samples and summarise them."""
-    seconds = 5.0 if report.options.quick else 20.0
+    seconds = 5.0 if report.options.quick else 15.0
     rows = []
     shown: dict[str, list[float | str]] = {}
     async with platform() as running:

@@ -28,7 +28,7 @@ ROLLOUT = "serving.knative.dev/rollout-duration"
 
 async def measure(report: Report) -> None:
     """Take the samples and summarise them."""
-    seconds = 8.0 if report.options.quick else 25.0
+    seconds = 8.0 if report.options.quick else 20.0
     variants: dict[str, dict[str, str]] = {"activator": {}, "activator, linear": {ROLLOUT: f"{seconds * 0.6:.0f}s"}}
     rows = []
     shown: dict[str, list[float | str]] = {}
