@@ -59,8 +59,8 @@ async def serve() -> None:
     server = await loop.create_server(Worker, "127.0.0.1", PORT, backlog=4096)
     await stop.wait()
     server.close()
-    while Worker.busy:
-        await asyncio.sleep(0.05)  # noqa: ASYNC110 - an event would cost every request something
+    while Worker.busy:  # noqa: ASYNC110 - an event would cost every request something
+        await asyncio.sleep(0.05)
 
 
 if __name__ == "__main__":
