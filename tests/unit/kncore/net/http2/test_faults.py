@@ -192,6 +192,29 @@ async def test_the_connection_window_overrun(make_relay2: MakeRelay) -> None:
     assert relay.code == Code.FLOW_CONTROL_ERROR
 
 
+async def test_nothing_is_said_after_the_last_word(make_relay2: MakeRelay) -> None:
+    relay = make_relay2(http2=Http2Limits(connection_window=100_000))
+    relay.says(ask(1, POST, end=False) + ask(3, POST, end=False))
+    relay.up.connection.pause_writing()
+    relay.says(frame(DATA, bytes(16_000), stream=3) * 3)
+    relay.says(frame(PING, bytes(7)))
+    sent = relay.wire.sent
+    relay.exchanges[1].release_body()
+    relay.exchanges[0].respond(200, b"late")
+    await asyncio.sleep(0)
+    assert relay.wire.sent == sent
+
+
+async def test_a_stream_whose_number_was_misused_before_it_began(make_relay2: MakeRelay) -> None:
+    relay = make_relay2()
+    relay.says(frame(PRIORITY, bytes(4), stream=1))
+    relay.says(ask(1, POST, end=False) + frame(DATA, b"a", stream=1))
+    relay.up.answers(OK)
+    relay.says(frame(DATA, b"a", 1, 1) + ask(3))
+    assert len(relay.exchanges) == 2
+    assert relay.code is None
+
+
 async def test_frames_behind_a_fault_are_counted_once(make_relay2: MakeRelay) -> None:
     relay = make_relay2(lambda exchange: None)
     relay.says(ask(1, POST + b"\x0f\x0d\x03150", end=False) + frame(DATA, bytes(100), stream=1) * 3)
