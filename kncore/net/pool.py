@@ -302,7 +302,7 @@ class Pool:
 
     def visit(self, now: float) -> bool:
         """Expire idle connections; for the ticker."""
-        for upstream in self._upstreams.values():
+        for upstream in tuple(self._upstreams.values()):  # one that is given up may be forgotten meanwhile
             upstream.expire(now)
         return False
 

@@ -66,8 +66,11 @@ class Ticker:
         assert self._loop is not None
         now = self._loop.time()
         started = time.perf_counter()  # the loop's own clock stands still within an iteration
-        busy = [visit(now) for visit in tuple(self._visits)]
-        self.slow = not any(busy)
-        # a visit of very many connections takes its time: never spend more than 2 % of a core on looking
-        spent = time.perf_counter() - started
-        self._rearm(SLOW if self.slow else max(FAST, 50 * spent))
+        busy = [True]
+        try:
+            busy = [visit(now) for visit in tuple(self._visits)]
+        finally:  # a participant with a bug must not stop everybody's clocks
+            self.slow = not any(busy)
+            # a visit of very many connections takes its time: never spend more than 2 % of a core on looking
+            spent = time.perf_counter() - started
+            self._rearm(SLOW if self.slow else max(FAST, 50 * spent))

@@ -48,3 +48,25 @@ async def test_discarded_participants_are_left_alone() -> None:
     await asyncio.sleep(2 * SLOW)
     assert calls == []
     ticker.close()
+
+
+async def test_a_participant_that_raises_stops_nobodys_clock() -> None:
+    loop = asyncio.get_running_loop()
+    raised: list[object] = []
+    loop.set_exception_handler(lambda _, context: raised.append(context["exception"]))
+    calls: list[float] = []
+
+    def broken(now: float) -> bool:
+        raise LookupError
+
+    def visit(now: float) -> bool:
+        calls.append(now)
+        return False
+
+    ticker = Ticker()
+    ticker.add(visit)
+    ticker.add(broken)
+    await asyncio.sleep(2 * SLOW + 0.01)
+    ticker.close()
+    assert len(calls) > 2
+    assert {type(exc) for exc in raised} == {LookupError}
