@@ -308,7 +308,8 @@ class ClientConnection(asyncio.Protocol):
             wish = head.fields.get(b"te")
             if wish is not None and b"trailers" in options(value_of(wish)):
                 lines.append(b"te: trailers")
-            block = request_block(head.method, self._scheme, authority, head.target, lines)
+            # a client of HTTP/1.0 need not name a host; servers of HTTP/2 refuse requests without one
+            block = request_block(head.method, self._scheme, authority or b"localhost", head.target, lines)
             head.sent = block, add, authority, drop, self._scheme
         return block if timeout is None else block + encode((timeout,))
 

@@ -139,6 +139,14 @@ async def test_a_request_without_a_body_is_one_frame(far: Far) -> None:
     assert of(h2.events.StreamEnded, events)
 
 
+async def test_a_request_that_names_no_host(far: Far) -> None:
+    call = get()
+    call.host = b""
+    far.carries(call)
+    [request] = of(h2.events.RequestReceived, await far.listen())
+    assert (":authority", "localhost") in request.headers  # type: ignore[attr-defined]
+
+
 async def test_what_one_turn_of_the_loop_brings_leaves_in_one_write(far: Far) -> None:
     await far.listen()
     before = far.wire.writes
