@@ -26,7 +26,7 @@ RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parents[1]
 PARTS: Mapping[str, Sequence[str]] = {
     "peers": (),
-    "features": ("--quick",),
+    "features": (),
     "dataplane-probe": (),
     "load-test": (),
     "scale-from-zero": (),

@@ -29,6 +29,8 @@ def tables(made: Mapping[str, Any]) -> str:
     if passes:
         met = sum(bool(row["met"]) for row in passes)
         parts.append(f"### Pass lines: {met} of {len(passes)} passed\n\n" + _passes(passes))
+    if features := made["summaries"].get("features"):
+        parts.append("### What features cost, microseconds of CPU per request\n\n" + _features(features))
     if attacks := made["summaries"].get("attacks"):
         parts.append("### A bystander's p99 during attacks\n\n" + _attacks(attacks))
     shown = [row for row in beside if row["metric"] in SHOWN or row["metric"].startswith(MEMORY)]
@@ -63,6 +65,13 @@ def _passes(rows: Sequence[Mapping[str, Any]]) -> str:
         verdict = "passed" if row["met"] else "**failed**"
         bound, ours = _number(row["theirs"]), _number(row["ours"])
         lines.append(f"| {row['scenario']} | {row['metric']} | {sign} {bound} | {ours} | {verdict} |")
+    return "\n".join(lines)
+
+
+def _features(summary: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
+    lines = ["| feature | heads that repeat | heads that differ |", "|---|--:|--:|"]
+    for costs in summary.values():
+        lines += [f"| {name} | {same:.2f} | {differ:.2f} |" for name, (same, differ) in costs.items()]
     return "\n".join(lines)
 
 

@@ -65,6 +65,16 @@ def test_tables_say_what_is_met_and_what_is_missed(made: dict[str, Any]) -> None
     assert "- attacks: exit code 1" in text
 
 
+def test_tables_show_what_features_cost_and_what_bystanders_notice(made: dict[str, Any]) -> None:
+    made["summaries"] = {
+        "features": {"queue-proxy": {"three timeouts": [0.5, 0.75]}},
+        "attacks": {"slow heads": {"p99_alone_ms": 1.0, "p99_during_ms": 1.25}},
+    }
+    text = markdown.tables(made)
+    assert "| three timeouts | 0.50 | 0.75 |" in text
+    assert "| slow heads | 1.00 | 1.25 |" in text
+
+
 def test_a_plot_is_an_image_with_a_bar_for_each_figure(made: dict[str, Any]) -> None:
     root = ET.fromstring(plot.draw(made["rows"], title="a < b"))
     texts = ["".join(one.itertext()) for one in root.iter("{http://www.w3.org/2000/svg}text")]
