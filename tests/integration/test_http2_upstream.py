@@ -3,6 +3,7 @@
 import asyncio
 import collections
 import contextlib
+import random
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -140,6 +141,36 @@ async def test_large_bodies_pass_both_ways_with_the_windows_that_there_are() -> 
     async with H2Upstream(lambda call: call.answer(bytes(call.body))) as app, proxying(app.port) as proxy:
         status, body = await proxy.ask(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % size + bytes(size))
         assert (status, len(body)) == (200, size)
+
+
+@pytest.mark.parametrize("window", [1, 100, 16_384, 65_535, 70_000, 1_000_000])
+def test_bodies_of_any_size_arrive_through_windows_of_any_size(window: int) -> None:
+    chance = random.Random(window)
+    most = 2_000 if window < 100 else 300_000
+    sizes = [chance.choice((0, 1, window - 1, window, window + 1, chance.randrange(most))) % most for _ in range(12)]
+    settings: dict[SettingCodes | int, int] = {SettingCodes.INITIAL_WINDOW_SIZE: window}
+
+    @on_uvloop
+    async def check() -> None:
+        async with (
+            H2Upstream(lambda call: call.answer(bytes(call.body)), settings=settings) as app,
+            proxying(app.port) as proxy,
+            aiohttp.ClientSession() as session,
+        ):
+
+            async def pieces(data: bytes) -> AsyncIterator[bytes]:
+                for at in range(0, len(data), 40_000):
+                    yield data[at : at + 40_000]
+
+            async def ask(size: int) -> None:
+                data = random.Random(size).randbytes(size)
+                for body in (data, pieces(data)):  # with a length, and in chunks
+                    async with session.post(f"http://127.0.0.1:{proxy.port}/", data=body) as response:
+                        assert await response.read() == data
+
+            await asyncio.gather(*(ask(size) for size in sizes))
+
+    check()
 
 
 @on_uvloop
