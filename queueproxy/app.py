@@ -13,6 +13,7 @@ from kncore.net import requestlog
 from kncore.net.exchange import Handler, Upstream
 from kncore.net.heads import RequestLimits
 from kncore.net.http1 import Limits
+from kncore.net.overload import Turns
 from kncore.net.pool import Pool, PoolLimits
 from kncore.net.server import Server
 from kncore.net.ticker import Ticker
@@ -219,6 +220,8 @@ def request_path(
     )
     if breaker is not None:
         path.append(proxy.limit(breaker))
+    else:  # nothing else bounds how much comes at once
+        path.append(proxy.take_turns(Turns(loop)))
     if telemetry is not None and telemetry.requests is not None:
         path.append(note_turn(loop.time))  # below the limit: what is left is the app's time
     return path, app

@@ -10,16 +10,18 @@ from typing import Final
 
 from kncore.breaker import Breaker, QueueFull
 from kncore.net.errors import ConnectFailed, UpstreamError
-from kncore.net.exchange import Clocks, Exchange, Handler, Upstream
+from kncore.net.exchange import TEXT, Clocks, Exchange, Handler, Upstream
 from kncore.net.headers import HOP_BY_HOP, forwarded, forwarded_for
+from kncore.net.overload import Overloaded, Party, Turns
 from kncore.net.ticker import Ticker
 
-__all__ = ["Layer", "Plan", "forward", "limit", "plan_of", "time_out"]
+__all__ = ["Layer", "Plan", "forward", "limit", "plan_of", "take_turns", "time_out"]
 
 Layer = Callable[[Handler], Handler]
 """Wraps the rest of the path."""
 
 TIMEOUT_TEXT: Final = b"request timeout"
+OVERLOADED: Final = (*TEXT, b"Retry-After: 1")
 KNOWN_BYTES: Final = 256
 """Longer values are not worth remembering: whoever sends them chose them."""
 
@@ -122,6 +124,49 @@ def time_out(ticker: Ticker, *, total: float, first_byte: float, idle: float) ->
             if ticker.slow:
                 ticker.wake()
             inner(exchange)
+
+        return handle
+
+    return layer
+
+
+class _Late:
+    """A request that waits for its turn for the processor."""
+
+    __slots__ = ("_exchange", "_inner", "_party", "_turns")
+
+    def __init__(self, turns: Turns, party: Party, exchange: Exchange, inner: Handler) -> None:
+        self._turns = turns
+        self._party = party
+        self._exchange = exchange
+        self._inner = inner
+
+    def proceed(self) -> None:
+        self._inner(self._exchange)
+
+    def shed(self) -> None:
+        self._exchange.error = Overloaded()
+        self._exchange.respond(503, b"overloaded\n", OVERLOADED)
+
+    def over(self, _: Exchange) -> None:
+        self._turns.over(self, self._party)
+
+
+def take_turns(turns: Turns) -> Layer:
+    """Start only so many requests per round of the loop; when there are more than this process can serve, the newest
+    go first and the oldest are refused.
+    """
+    party = Party()
+
+    def layer(inner: Handler) -> Handler:
+        def handle(exchange: Exchange) -> None:
+            if turns.passes(party, exchange.started):
+                inner(exchange)
+                return
+            late = _Late(turns, party, exchange, inner)
+            exchange.on_done(late.over)
+            if turns.admit(late, party, exchange.started):
+                inner(exchange)
 
         return handle
 

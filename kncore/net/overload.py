@@ -114,6 +114,18 @@ class Turn(Protocol):
         """It waited too long, or too many wait: refuse it. Must not raise."""
 
 
+class _Nobody:
+    def proceed(self) -> None:
+        raise AssertionError
+
+    def shed(self) -> None:
+        raise AssertionError
+
+
+_NOBODY: Final = _Nobody()
+"""A turn that nobody keeps."""
+
+
 class Party:
     """Whose requests share a queue, and their due against other parties.
 
@@ -139,7 +151,7 @@ class Party:
         self.queue: OrderedDict[Turn, float] = OrderedDict()
         """Turns waiting, oldest first, with the time they came."""
         self.under_way: set[Turn] = set()
-        """Turns that went on during a rush and are not over."""
+        """Turns that went on during a rush of several parties and are not over."""
         self.window = START
         """Most of those while others share the loop and some of ours wait."""
         self.listed = False
@@ -232,21 +244,37 @@ class Turns:
             party.ended += 1
             if party.queue:
                 self._unblock()
-        elif turn in party.queue:
+        if turn in party.queue:
             del party.queue[turn]
             self._queued -= 1
 
+    def passes(self, party: Party, now: float) -> bool:
+        """Whether a request may go without having to be remembered, which is all but those in the rush of a party
+        that is not alone or has started enough; those must ask `admit`. For whoever makes a turn only when needed.
+        """
+        if self._rush:
+            return party is self._last and self._alone(party, now)
+        return self.admit(_NOBODY, party, now)
+
+    def _alone(self, party: Party, now: float) -> bool:
+        """Let a request start if nobody else shares the loop: then the length of the round is all that matters."""
+        if party.queue or now - self._met < MIXED_FOR:
+            return False
+        if party.started_in != self._round:
+            party.started_in = self._round
+            party.started = 0
+        party.started += 1
+        return party.started <= self._limits.burst_alone
+
     def _in_rush(self, turn: Turn, party: Party, now: float) -> bool:
         limits = self._limits
-        if not party.queue:
+        if self._alone(party, now):
+            return True
+        if not party.queue and now - self._met < MIXED_FOR:
             if party.started_in != self._round:
                 party.started_in = self._round
                 party.started = 0
-            if now - self._met >= MIXED_FOR:
-                free = party.started < limits.burst_alone
-            else:
-                free = party.started < limits.burst_shared and len(party.under_way) < party.window
-            if free:
+            if party.started < limits.burst_shared and len(party.under_way) < party.window:
                 party.started += 1
                 party.under_way.add(turn)
                 return True
@@ -287,7 +315,7 @@ class Turns:
             if shared:
                 count = min(count, self._room(party))
             if count > 0:
-                self._start(party, count, now - limits.patience)
+                self._start(party, count, now - limits.patience, shared=shared)
                 left -= count
                 idle = 0
             elif party.queue:
@@ -312,7 +340,7 @@ class Turns:
                 party.window += max(1, int(party.window * STALLED)) if self._stalled else 1
         return party.window - len(party.under_way)
 
-    def _start(self, party: Party, count: int, too_old: float) -> None:
+    def _start(self, party: Party, count: int, too_old: float, *, shared: bool) -> None:
         """Let so many go, and refuse some if it is too much."""
         queue = party.queue
         for _ in range(count):
@@ -320,7 +348,8 @@ class Turns:
             turn, _ = queue.popitem(last=late)
             self._queued -= 1
             self._served += 1
-            party.under_way.add(turn)
+            if shared:
+                party.under_way.add(turn)
             turn.proceed()
             if late and queue and self._served % SERVED_PER_REFUSED == 0:
                 turn, _ = queue.popitem(last=False)

@@ -381,12 +381,18 @@ def test_pod_that_fails_requests_in_a_rush(world, rush) -> None:
 
 
 def test_request_that_failed_in_a_rush_is_not_under_way_any_more(world, rush) -> None:
+    loop, _ = rush
+    key = ("other", "hello-1")
+    world.pods(world.revision(key), "10.1.0.9:8012")
+    world.send(key)
     revision = world.revision()
     (pod,) = world.pods(revision, "10.1.0.1:8012")
     requests = [world.send(KEY, "POST") for _ in range(18)]
     assert revision.party.under_way
-    while pod.sent:
-        pod.hang_up()
+    while pod.sent or loop.soon:
+        if pod.sent:
+            pod.hang_up()
+        loop.turn()
     assert {request.status for request in requests} == {502}
     assert not revision.party.under_way
 

@@ -315,3 +315,34 @@ def test_end_of_a_request_lets_the_next_go_without_the_timer() -> None:
     proxy.running[-1].over()
     proxy.loop.turn(0.0)
     assert len(proxy.log) == went + 1
+
+
+def test_turn_that_is_under_way_and_waits_for_a_second_one_is_over_for_good() -> None:
+    proxy, party, other = Proxy(patience=60), Party(), Party()
+    proxy.slow = True
+    proxy.send(other, "other")
+    requests = proxy.rush(party, 30, "a")
+    again = next(request for request in requests if request in party.under_way)
+    assert not proxy.turns.admit(again, party, proxy.loop.now), "its attempt failed, and it waits again"
+    again.over()
+    assert again not in party.under_way
+    assert again not in party.queue
+    for _ in range(50):
+        proxy.loop.turn()
+        while proxy.running:
+            proxy.running.pop().over()
+    assert proxy.turns.statistics().queued == 0
+
+
+def test_who_need_not_be_remembered_passes_and_the_others_ask() -> None:
+    proxy, party = Proxy(burst_alone=5), Party()
+    passed = 0
+    while proxy.turns.passes(party, proxy.loop.now):
+        passed += 1
+    assert passed == RUSH + 5
+    assert not party.under_way
+    request = proxy.send(party, "queued")
+    assert proxy.turns.statistics().queued == 1
+    proxy.loop.turn()
+    assert proxy.log == [request.name]
+    assert proxy.turns.passes(party, proxy.loop.now)
