@@ -4,18 +4,13 @@ nothing breaks.
 The table of known attacks (`tests/data/smuggling`) is the seeds here.
 """
 
-import asyncio
-from collections.abc import Coroutine
-from itertools import pairwise
-from typing import Any
-
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.smuggling import REQUESTS, requests_according_to_h11
-from tests.unit.kncore.net.conftest import Relay
+from tests.smuggling import REQUESTS
 
-ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+from .codec import answer_of, outcome, run
+
 SEEDS = [case.data for case in REQUESTS if len(case.data) < 400]
 TOKENS = [
     b"GET / HTTP/1.1\r\n",
@@ -48,39 +43,6 @@ mutated = st.builds(
 )
 
 
-def run(work: Coroutine[Any, Any, Any]) -> Any:
-    with asyncio.Runner() as runner:
-        return runner.run(work)
-
-
-async def outcome(data: bytes, cuts: list[int]) -> tuple[Any, ...]:
-    """What became of the bytes: requests seen, status of the refusal, whether the connection goes on."""
-    relay = Relay()
-    places = [0, *sorted({cut % (len(data) + 1) for cut in cuts}), len(data)]
-    answered = 0
-    for start, end in pairwise(places):
-        if relay.over or start == end:
-            continue
-        relay.says(data[start:end])
-        while len(relay.exchanges) > answered and relay.exchanges[-1].body_done and not relay.exchanges[-1].done:
-            answered += 1
-            relay.up.answers(ANSWER)
-    complete = [exchange for exchange in relay.exchanges if exchange.body_done]
-    seen = [requests_according_to_h11(up.got) for up in relay.ups]
-    assert all(
-        whole or up.wire.aborted or not relay.exchanges[-1].body_done
-        for (_, whole), up in zip(seen, relay.ups, strict=True)
-    )
-    assert [request for requests, _ in seen for request in requests] == [
-        f"{exchange.method.decode()} {exchange.target.decode('latin-1')} {exchange.bytes_in}" for exchange in complete
-    ]
-    return (
-        [(exchange.method, exchange.target, exchange.host, exchange.bytes_in) for exchange in complete],
-        bool(relay.refusals),
-        relay.over,
-    )
-
-
 @settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=soup | mutated, cuts=st.lists(st.integers(0, 2000), max_size=6))
 @example(data=b"\r\n\r\n\r\n", cuts=[])
@@ -99,21 +61,6 @@ RESPONSE_TOKENS = [
     b"HTTP/1.1 101 S\r\n",
     *TOKENS[5:],
 ]
-
-
-async def answer_of(data: bytes, cuts: list[int]) -> tuple[int, int, bool]:
-    """(status, bytes of body passed on, whether the connection goes on)."""
-    relay = Relay()
-    relay.says(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
-    places = [0, *sorted({cut % (len(data) + 1) for cut in cuts}), len(data)]
-    for start, end in pairwise(places):
-        if start != end and not relay.up.gone:
-            relay.up.answers(data[start:end])
-    if not relay.up.gone:
-        relay.up.closes()
-    assert len(relay.exchanges) == 1
-    assert relay.exchanges[0].done
-    return relay.exchanges[0].status, relay.exchanges[0].bytes_out, relay.over
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
