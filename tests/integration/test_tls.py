@@ -10,8 +10,11 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import grpc
 import pytest
 import uvloop
+from websockets.asyncio.client import connect
+from websockets.asyncio.server import ServerConnection, serve
 
 from kncore.net.dial import Tls
 from kncore.net.exchange import Exchange
@@ -452,6 +455,70 @@ async def test_a_client_that_does_not_read_holds_little(listener: Listener) -> N
     assert await read_answer(reader) == BIG
     for one in (writer, other_writer):
         one.transport.abort()
+
+
+# other protocols -----------------------------------------------------------------------------------------------------
+
+
+async def test_websocket(tmp_path: Path) -> None:
+    """wss, by a library on both ends: texts, large binary messages, and the close code."""
+
+    async def echo_messages(connection: ServerConnection) -> None:
+        async for message in connection:
+            await connection.send(message)
+        await connection.close(4001, "enough")
+
+    async with AsyncExitStack() as stack:
+        app = await stack.enter_async_context(serve(echo_messages, "127.0.0.1", 0, max_size=None))
+        pool = await stack.enter_async_context(Pool())
+        upstream = pool.upstream("127.0.0.1", app.sockets[0].getsockname()[1])
+        listener = await stack.enter_async_context(
+            listening(tmp_path, handler=lambda exchange: exchange.forward(upstream))
+        )
+        async with connect(
+            f"wss://{NAME}:{listener.port}/", host="127.0.0.1", port=listener.port, ssl=trusting(), max_size=None
+        ) as client:
+            for message in ("hello", BIG[:1_000_000], "", b"\0"):
+                await client.send(message)
+                assert await client.recv() == message
+            await client.close(1000)
+            assert client.close_code == 1000
+
+
+async def test_grpc(tmp_path: Path) -> None:
+    """A secure channel of grpcio: ALPN, HTTP/2 in TLS on our side, cleartext HTTP/2 to the app."""
+
+    async def unary(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        return request[::-1]
+
+    async def stream(requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> AsyncIterator[bytes]:
+        async for request in requests:
+            yield request[::-1]
+
+    handlers = {
+        "Unary": grpc.unary_unary_rpc_method_handler(unary),
+        "Stream": grpc.stream_stream_rpc_method_handler(stream),
+    }
+    app = grpc.aio.server()
+    app.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("Echo", handlers),))
+    port = app.add_insecure_port("127.0.0.1:0")
+    await app.start()
+    async with Pool() as pool:
+        upstream = pool.upstream("127.0.0.1", port, http2=True)
+        async with listening(tmp_path, handler=lambda exchange: exchange.forward(upstream)) as listener:
+            trusted = grpc.ssl_channel_credentials(certificates.authority().cert_pem.bytes())
+            options = [("grpc.ssl_target_name_override", NAME)]
+            async with grpc.aio.secure_channel(f"127.0.0.1:{listener.port}", trusted, options) as channel:
+                assert await channel.unary_unary("/Echo/Unary")(b"abc") == b"cba"
+                assert await channel.unary_unary("/Echo/Unary")(BIG[:1_000_000]) == BIG[:1_000_000][::-1]
+                answers = channel.stream_stream("/Echo/Stream")(iter([b"ab", b"cd", b"ef"]))
+                assert [answer async for answer in answers] == [b"ba", b"dc", b"fe"]
+            foreign = grpc.ssl_channel_credentials(certificates.authority("somebody else").cert_pem.bytes())
+            async with grpc.aio.secure_channel(f"127.0.0.1:{listener.port}", foreign, options) as channel:
+                with pytest.raises(grpc.aio.AioRpcError) as refused:
+                    await channel.unary_unary("/Echo/Unary")(b"abc")
+                assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
+    await app.stop(None)
 
 
 # changing certificates -----------------------------------------------------------------------------------------------
