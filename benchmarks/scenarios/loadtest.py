@@ -23,7 +23,7 @@ VARIANTS = {"always": "-1", "zero": "0", "200": "200"}
 
 async def measure(report: Report) -> None:
     """Take the samples and summarise them."""
-    seconds = 3.0 if report.options.quick else 8.0
+    seconds = 3.0 if report.options.quick else 6.0
     variants = list(VARIANTS)[:1] if report.options.quick else list(VARIANTS)
     rows = []
     shown: dict[str, list[float | str]] = {}
