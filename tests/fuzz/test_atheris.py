@@ -41,6 +41,7 @@ def test_for_a_few_seconds(name: str, tmp_path: Path) -> None:
         "-max_len=2000",
         "-timeout=5",
         "-rss_limit_mb=2048",
+        "-seed=1",
         f"-artifact_prefix={tmp_path}/",
     ]
     done = subprocess.run([*command, *limits], cwd=ROOT, capture_output=True, timeout=50, check=False)
