@@ -39,6 +39,7 @@ _VERSION: Final = b"HTTP/1."
 _NO_HEAD: Final = ResponseHead()
 _SETTINGS: Final = re.compile(rb"\0.[^\n]\x04\0\0\0\0\0", re.DOTALL)
 """The frame that a server of HTTP/2 begins with."""
+HTTP2: Final = "it is HTTP/2, but the port is not named h2c"
 
 _IDLE, _HEAD, _LENGTH_BODY, _CHUNKED_BODY, _CLOSE_BODY, _TUNNEL, _GONE = range(7)
 
@@ -212,7 +213,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _failure(self, kind: type[UpstreamError], why: str) -> UpstreamError:
         if self._partial is not None and _SETTINGS.match(self._partial):
-            return UpstreamGarbage("upstream speaks HTTP/2: name its port h2c", written=True, answered=True)
+            return UpstreamGarbage(f"malformed response: {HTTP2}", written=True, answered=True)
         return kind(why, written=True, reused=self.served > 1, answered=self._partial is not None)
 
     # the answer in --------------------------------------------------------------------------------------------------
@@ -275,7 +276,7 @@ class ClientConnection(asyncio.Protocol):
         if len(partial) > RESPONSE_BYTES:
             raise BadMessage("response header fields too large")
         if not partial.startswith(_VERSION[: len(partial)]):
-            raise BadMessage("malformed status line")
+            raise BadMessage(HTTP2 if _SETTINGS.match(partial) else "malformed status line")
 
     def _read_head(self, data: bytes) -> None:
         """Take one head and what came behind it."""

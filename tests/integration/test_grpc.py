@@ -346,7 +346,7 @@ async def test_an_app_whose_port_is_not_named_h2c_is_told_of() -> None:
         async with Service(f"127.0.0.1:{proxy.port}", "").channel(("grpc.enable_retries", 0)) as channel:
             error = await failing(channel)
         assert error.code() is grpc.StatusCode.UNAVAILABLE
-        assert error.details() == "upstream speaks HTTP/2: name its port h2c"
+        assert error.details() == "malformed response: it is HTTP/2, but the port is not named h2c"
 
 
 async def test_an_app_that_dies_in_the_middle_is_unavailable(way: Any) -> None:
