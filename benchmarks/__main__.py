@@ -25,6 +25,7 @@ BENCHMARKS = {
     "features": ("features", "what each feature of the proxies costs per request"),
     "tls": ("tls", "requests and handshakes in TLS, beside nginx"),
     "attacks": ("attacks", "what other clients notice while one is hostile"),
+    "bodies": ("bodies", "what a queue-proxy holds of large bodies while they pass"),
     "fairness": ("fairness", "what a small tenant notices of one that sends a hundred times as much"),
     "overload": ("overload", "goodput, refusals and memory beyond capacity"),
     "dataplane-probe": ("scenarios.dataplane", "the original's test: what the way to a pod adds at 1,000 requests/s"),
