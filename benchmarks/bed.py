@@ -30,7 +30,7 @@ from benchmarks.bare import free_port
 from benchmarks.procfs import cpu_seconds, memory, pin
 from benchmarks.samples import percentile
 
-__all__ = ["Bed", "Load", "Service", "Taken", "bed"]
+__all__ = ["Bed", "Load", "Service", "Taken", "bed", "hurry", "prefer"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,8 +113,6 @@ class Bed:
         file = self.directory / "activator.json"
         file.write_text(json.dumps({"port": self.port, "fair": fair, "pods": pods}))
         self.activator = self._spawn(self.ours, "activator", str(file))
-        with contextlib.suppress(OSError):  # not permitted: then whoever else is on this machine is measured too
-            os.setpriority(os.PRIO_PROCESS, self.activator.pid, -15)
         for service in services:
             found = self.load(Load(host=service.host, connections=1, rate=20, seconds=1.0, warm=0.0))[0]
             if not found.good:
@@ -148,12 +146,6 @@ class Bed:
             made.append(Taken(**json.loads(out)))
         return made
 
-    def level(self) -> None:
-        """Give the activator no advantage over others on its processor."""
-        assert self.activator is not None
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, self.activator.pid, 0)
-
     @property
     def cpu(self) -> float:
         """Seconds the activator ran so far."""
@@ -169,6 +161,7 @@ class Bed:
     def _spawn(self, processors: set[int], *arguments: str, stdout: int | None = None) -> subprocess.Popen[bytes]:
         child = subprocess.Popen([sys.executable, "-P", "-m", "benchmarks.bed", *arguments], stdout=stdout)
         pin([child.pid], processors)
+        prefer(child.pid)
         self.processes.append(child)
         return child
 
@@ -191,6 +184,14 @@ def bed(services: Sequence[Service], *, fair: bool = True) -> Iterator[Bed]:
             yield made
         finally:
             made.close()
+
+
+def prefer(pid: int) -> None:
+    """Have a process disturbed less by those that are no part of the bed; where that is not permitted, they are
+    measured too.
+    """
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, pid, -15)
 
 
 def hurry(pid: int) -> bool:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks.bed import Bed, Load, Service, Taken, bed
+from benchmarks.bed import Bed, Load, Service, Taken, bed, prefer
 from benchmarks.procfs import pin
 from benchmarks.report import Report
 from benchmarks.samples import table
@@ -80,9 +80,10 @@ def _round(seconds: float, connections: int) -> tuple[Taken, Taken]:
 @contextlib.contextmanager
 def _rivals(running: Bed) -> Iterator[None]:
     """Processes that want the activator's processor as much as it does."""
-    running.level()
     rivals = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(RIVALS)]
     pin([rival.pid for rival in rivals], running.ours)
+    for rival in rivals:
+        prefer(rival.pid)
     try:
         yield
     finally:

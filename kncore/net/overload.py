@@ -50,7 +50,7 @@ MOMENT: Final = 0.001
 less, a round cannot be long."""
 START: Final = 32
 """A party's window when it first needs one."""
-LUMP: Final = 2
+LUMP: Final = 4
 """A window shrinks when more ended in a round than so many times the requests that one starts."""
 SHRINK: Final = 0.75
 BLOCKED: Final = 0.001
@@ -77,7 +77,7 @@ class Limits:
     depth: int = 40_000
     """Turns queued in all; more are refused at once. It is there for memory (some 4 KiB each) and more than all
     connections of three listeners: refusing at once is no way to serve many."""
-    window: int = 8
+    window: int = 16
     """Least requests that a party may have under way while others are there too."""
 
 
