@@ -3,10 +3,12 @@
 import asyncio
 import logging
 import os
+import resource
 import socket
 import ssl
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -165,6 +167,13 @@ async def _system_tls(data: dict[str, str], client: Client, informers: Informers
     return made
 
 
+def allow_many_files() -> None:
+    """Have as many descriptors as we may: each request takes two, and shells start programs with 1024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # macOS says "unlimited" and means a number
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 async def main(config: Config) -> None:
     """Put the activator together and serve.
 
@@ -261,6 +270,12 @@ async def main(config: Config) -> None:
                     trusted = certificates.dispatcher(config.internal_tls, inside=True)
                     listeners.append(Listener("internal-https", sock, proxy.internal, lambda: trusted))
             front = Front(config, listeners, informers, ticker)
+
+            def look(_: float) -> bool:
+                tenants.look(front.servers.values())
+                return False
+
+            ticker.add(look)
             Sync(informers, proxy, backends, make=make)
 
             def make_telemetry(observability: "Callable[[], Observability]") -> "Telemetry":
@@ -295,6 +310,7 @@ async def main(config: Config) -> None:
 
 if __name__ == "__main__":
     logs.configure("activator")
+    allow_many_files()
     try:
         settings = Config.read(sys.argv[1:])
         run(lambda: main(settings))

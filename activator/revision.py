@@ -24,7 +24,7 @@ from typing import Final
 from activator.backends import Backends
 from activator.balance import Pod
 from activator.reporter import Reporter
-from activator.tenants import Tenants
+from activator.tenants import Crowded, Tenants
 from activator.throttler import Throttler
 from activator.wakes import Wake, Wakes
 from kncore.breaker import QueueFull
@@ -95,11 +95,11 @@ class Revision:
     ) -> None:
         self.key = key
         self.settings = settings
-        self._tenants = tenants or Tenants()
-        self._tenant = self._tenants.enter(key[0])
-        self.turns = self._tenants.turns
-        self.party = self._tenant.party
-        self.throttler = Throttler(settings.container_concurrency, self_ip, tenant=self._tenant)
+        self.tenants = tenants or Tenants()
+        self.tenant = self.tenants.enter(key[0])
+        self.turns = self.tenants.turns
+        self.party = self.tenant.party
+        self.throttler = Throttler(settings.container_concurrency, self_ip, tenant=self.tenant)
         self.reporter = reporter
         self.through: bytes | None = None
         """`Host` under which a mesh passes requests on to single pods."""
@@ -123,7 +123,8 @@ class Revision:
     def close(self) -> None:
         """The object is gone: nothing will ever answer those who wait."""
         self.closed = True
-        self._tenants.leave(self._tenant)
+        self.tenant.throttlers.discard(self.throttler)
+        self.tenants.leave(self.tenant)
         self._drop(self.throttler.update((), self._pod))
         for waiter in self.throttler.waiters():
             assert isinstance(waiter, Passage)
@@ -250,10 +251,12 @@ class Passage:
         exchange.clocks = settings.clocks
         length = exchange.head.length
         try:
+            if revision.tenants.share:
+                revision.tenant.judge()
             if not revision.throttler.enter(self, length if 0 <= length < HELD else HELD, settings.timeout):
                 self._waited = True
                 revision.hurry()
-        except QueueFull as full:
+        except (QueueFull, Crowded) as full:
             exchange.error = full
             exchange.respond(503, f"{full}\n".encode(), (*TEXT, revision.come_again()))
 

@@ -143,6 +143,7 @@ class Throttler:
         self._queue_depth = queue_depth
         self._queue_bytes = queue_bytes
         self._tenant = Tenants().enter("") if tenant is None else tenant
+        self._tenant.throttlers.add(self)
         self._clock = clock
         self._pace = Pace()
         self._choice: Choice = choice_for(container_concurrency, ())
@@ -340,6 +341,11 @@ class Throttler:
             self._dispatch()
 
     # -----------------------------------------------------------------------------------------------------------------
+
+    @property
+    def held(self) -> int:
+        """Requests in the queue and in pods."""
+        return len(self._waiting) + self._in_flight
 
     @property
     def waiting(self) -> int:

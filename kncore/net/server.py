@@ -193,6 +193,11 @@ class Server:
                 connection.close_if_idle()
         return busy
 
+    @property
+    def connections(self) -> int:
+        """Connections now."""
+        return len(self._connections)
+
     def statistics(self) -> ServerStatistics:
         """Connections now and what became of those before."""
         return ServerStatistics(

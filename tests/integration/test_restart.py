@@ -182,6 +182,7 @@ class Activators:
         fds = (self.public.fileno(), self.internal.fileno())
         with self.log.open("ab") as log:
             return await asyncio.create_subprocess_exec(
+                *("sh", "-c", 'ulimit -S -n 100; exec "$@"', "sh"),  # fewer descriptors than its connections need
                 *(sys.executable, "-P", "-m", "activator", "--drain", "0", "--grace", "10"),
                 *("--public-fd", str(fds[0]), "--internal-fd", str(fds[1])),
                 env={

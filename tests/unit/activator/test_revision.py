@@ -429,6 +429,27 @@ def test_client_that_leaves_while_its_request_waits_for_a_second_turn(world, rus
     assert turns.statistics().queued == 0
 
 
+def test_tenant_that_has_its_share_of_a_full_listener_is_refused_and_others_are_not(world) -> None:
+    world.tenants = Tenants()
+    other = ("other", "hello-1")
+    revision = world.revision()
+    world.revision(other)
+    (pod,) = world.pods(revision, "10.1.0.1:8012")
+    inside = [world.send() for _ in range(3)]
+    world.tenants.share = 3
+    refused = world.send()
+    assert (refused.status, refused.text) == (503, b"too many requests of this namespace under way\n")
+    assert any(line.startswith(b"Retry-After: ") for line in refused.lines)
+    assert world.send(other).status == 0
+    pod.answer()
+    inside.append(world.send())
+    assert inside[-1].status == 0
+    while pod.sent:
+        pod.answer()
+    assert [exchange.status for exchange in inside] == [200] * 4
+    assert at_rest(revision)
+
+
 def test_revision_that_goes_leaves_its_tenant(world) -> None:
     world.tenants = Tenants()
     revision = world.revision()

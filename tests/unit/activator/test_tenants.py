@@ -1,6 +1,9 @@
 """Room to wait in: bounded for all, and shared so that nobody takes it all."""
 
-from activator.tenants import Statistics, Tenants
+import pytest
+
+from activator.tenants import Crowded, Statistics, Tenants
+from kncore.net.http1 import Limits
 
 
 def test_one_tenant_gets_half_of_the_room_and_the_next_finds_some() -> None:
@@ -54,3 +57,33 @@ def test_tenant_ends_with_its_last_revision() -> None:
     first.free(7)
     assert tenants.waiting == 0
     assert tenants.enter("a") is not first
+
+
+class Server:
+    def __init__(self, connections: int, allowed: int) -> None:
+        self.connections = connections
+        self.limits = Limits(connections=allowed)
+
+
+class Throttler:
+    def __init__(self, held: int) -> None:
+        self.held = held
+
+
+def test_tenant_with_half_of_a_full_listener_gets_no_more_in() -> None:
+    tenants = Tenants()
+    greedy, modest = tenants.enter("greedy"), tenants.enter("modest")
+    greedy.throttlers |= {Throttler(30), Throttler(19)}
+    modest.throttlers.add(Throttler(1))
+    full, empty = Server(76, 100), Server(3, 1000)
+    tenants.look([full, empty])
+    assert tenants.share == 50
+    greedy.judge()
+    greedy.throttlers.add(Throttler(1))
+    with pytest.raises(Crowded, match="too many requests of this namespace"):
+        greedy.judge()
+    modest.judge()
+    assert tenants.statistics().refused == 1
+    full.connections = 75
+    tenants.look([full, empty])
+    assert tenants.share == 0, "nobody is asked"
