@@ -308,6 +308,10 @@ class ClientConnection(asyncio.Protocol):
 
         self._partial = None
         self._reusable = head.keep_alive
+        if body == 0 and (head.length > 0 or head.chunked) and status != 304:
+            # Careless apps send the body of an answer to HEAD after all, in a segment of its own: the next request on
+            # this connection would take it for its answer.
+            self._reusable = False
         rest = data[end:]
         if body == 0 or 0 < body <= len(rest):
             self._complete(rest[body:])

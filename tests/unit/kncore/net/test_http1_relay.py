@@ -254,7 +254,8 @@ async def test_answers_without_body(relay: Relay, request_line: bytes, answer: b
         relay.says(request_line + b" / HTTP/1.1\r\nHost: h\r\n\r\n")
         relay.up.answers(b"HTTP/1.1 " + answer + b"\r\n\r\n")
     assert relay.answer == (b"HTTP/1.1 " + expected + b"\r\n\r\n") * 2
-    assert len(relay.ups) == 1
+    # the body that the answer to a HEAD must not have comes late from some apps: nobody shall take it for his answer
+    assert len(relay.ups) == (2 if request_line == b"HEAD" else 1)
 
 
 async def test_bytes_behind_a_bodiless_answer_are_nobodys(relay: Relay) -> None:
