@@ -116,7 +116,13 @@ def _post(size: int, connections: int) -> Callable[[Running, Setting], Load]:
 
 def _bulk(proxy: Running, setting: Setting, *, upload: int = 0, path: str = "/") -> Load:
     return pace.bulk(
-        proxy.address, proxy.host, proxy.headers or {}, upload=upload, path=path, processor=setting.processor
+        proxy.address,
+        proxy.host,
+        proxy.headers or {},
+        upload=upload,
+        path=path,
+        times=max(1, round(2 * setting.seconds)),
+        processor=setting.processor,
     )
 
 

@@ -126,14 +126,15 @@ def bulk(
     upload: int = 0,
     path: str = "/",
     connections: int = 4,
+    times: int = 1,
     processor: int | None = None,
 ) -> Load:
-    """One large body over each connection: `upload` bytes up, or what `path` sends down. As long as it takes.
+    """Large bodies, `times` over each connection: `upload` bytes up, or what `path` sends down. As long as it takes.
 
     Raises:
         NotBuilt.
     """
-    mode = ("-bulk", "-upload", str(upload), "-path", path)
+    mode = ("-bulk", "-upload", str(upload), "-path", path, "-times", str(times))
     return _run(address, host, headers, 60.0, connections, processor, *mode)
 
 

@@ -12,9 +12,9 @@ import (
 
 var block = bytes.Repeat([]byte("0123456789abcdef"), 4096)
 
-// Bulk moves one large body over each connection, up if `upload` is not zero, and ends when all have arrived: a fixed
+// Bulk moves large bodies over each connection, up if `upload` is not zero, and ends when all have arrived: a fixed
 // amount of work, since a fixed time would cut bodies off in the middle.
-func bulk(opened []net.Conn, host, path, extra string, upload int64) result {
+func bulk(opened []net.Conn, host, path, extra string, upload int64, times int) result {
 	var all tally
 	var working sync.WaitGroup
 	begun := time.Now()
@@ -22,19 +22,22 @@ func bulk(opened []net.Conn, host, path, extra string, upload int64) result {
 		working.Add(1)
 		go func() {
 			defer working.Done()
-			started := time.Now()
-			if err := move(connection, host, path, extra, upload); err != nil {
-				all.add(nil, 1)
-				return
+			reader := bufio.NewReaderSize(connection, 256<<10)
+			for range times {
+				started := time.Now()
+				if err := move(connection, reader, host, path, extra, upload); err != nil {
+					all.add(nil, 1)
+					return
+				}
+				all.add([]float64{time.Since(started).Seconds()}, 0)
 			}
-			all.add([]float64{time.Since(started).Seconds()}, 0)
 		}()
 	}
 	working.Wait()
 	return all.result(time.Since(begun).Seconds())
 }
 
-func move(connection net.Conn, host, path, extra string, upload int64) error {
+func move(connection net.Conn, reader *bufio.Reader, host, path, extra string, upload int64) error {
 	method, length := "GET", ""
 	if upload > 0 {
 		method, length = "POST", fmt.Sprintf("Content-Length: %d\r\n", upload)
@@ -47,7 +50,7 @@ func move(connection net.Conn, host, path, extra string, upload int64) error {
 			return err
 		}
 	}
-	status, err := skipAnswer(bufio.NewReaderSize(connection, 256<<10))
+	status, err := skipAnswer(reader)
 	if err == nil && status != 200 {
 		err = io.ErrUnexpectedEOF
 	}

@@ -5,7 +5,7 @@
 // happened to those before it, and its latency counts from then, time spent waiting for a free connection included.
 //
 // With -websocket or -grpc it is a closed loop of messages instead: each connection or stream sends one, waits for its
-// echo, and sends again; -rate is then ignored. With -bulk each connection moves one large body. The result is one JSON
+// echo, and sends again; -rate is then ignored. With -bulk each connection moves large bodies. The result is one JSON
 // object on stdout; times are seconds.
 package main
 
@@ -63,7 +63,8 @@ func main() {
 	websocket := flag.Bool("websocket", false, "send messages over WebSockets, as fast as echoes come")
 	grpc := flag.Int("grpc", 0, "keep so many gRPC streams on each connection and echo messages over them")
 	size := flag.Int("size", 64, "bytes of a message, with -websocket and -grpc")
-	large := flag.Bool("bulk", false, "one large body over each connection")
+	large := flag.Bool("bulk", false, "large bodies over each connection")
+	times := flag.Int("times", 1, "bodies one after another, with -bulk")
 	upload := flag.Int64("upload", 0, "bytes to send, with -bulk; 0 is a GET of -path")
 	var extra lines
 	flag.Var(&extra, "header", "further header line, may be repeated")
@@ -100,7 +101,7 @@ func main() {
 	case *grpc > 0:
 		told = streams(opened, *host, *path, fields, *grpc, *size, *seconds)
 	case *large:
-		told = bulk(opened, *host, *path, further, *upload)
+		told = bulk(opened, *host, *path, further, *upload, *times)
 	default:
 		requests := [][]byte{[]byte(common + "\r\n")}
 		if *targets != "" {
