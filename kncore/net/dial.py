@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import ssl
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from kncore.net.errors import ConnectFailed
 
@@ -21,14 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["Tls", "dial"]
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
-
-FIRST: Final = 0.05
-"""Seconds that the first try to reach an address may take."""
-LONGER: Final = 1.4
-"""How much longer each next one may."""
-PAUSE: Final = 0.03
-"""Seconds between two."""
-JITTER: Final = 0.1
 
 
 @dataclass(eq=False, kw_only=True)
@@ -58,16 +49,17 @@ async def dial(
     Raises:
         ConnectFailed: whatever went wrong.
     """
+    loop = asyncio.get_running_loop()
     where = f"connect to {host}:{port}"
     try:
         async with asyncio.timeout(seconds):
             if tls is None:
-                _, protocol = await _connect(make, host, port)
+                _, protocol = await loop.create_connection(make, host, port)
                 return protocol
             from kncore.net.tlsstream import ClientStream  # only who speaks it pays for it
 
             context = (tls.http2 if http2 else None) or tls.context
-            transport, stream = await _connect(
+            transport, stream = await loop.create_connection(
                 lambda: ClientStream(make, context, tls.server_name, tls.check), host, port
             )
             try:
@@ -86,24 +78,3 @@ async def dial(
         raise ConnectFailed(f"{where}: {os.strerror(exc.errno) if exc.errno else exc}") from None
     except (ValueError, OverflowError) as exc:  # a host or port that no address can have
         raise ConnectFailed(f"{where}: {exc}") from None
-
-
-async def _connect(make: Callable[[], P], host: str, port: int) -> tuple[asyncio.Transport, P]:
-    """Connect, trying again when nothing is heard.
-
-    A pod that is woken by hundreds at once cannot take them all into its queue, and the kernel drops the first packets
-    of the rest; it sends them again after a second, which is longer than the pod needed to start. So a try is short,
-    the next one a little longer (serving §5.3). A refusal is an answer. Names are not tried like that: most of their
-    time is spent on finding out what they mean.
-    """
-    loop = asyncio.get_running_loop()
-    if ":" not in host and not host.replace(".", "").isdecimal():
-        return await loop.create_connection(make, host, port)
-    patience = FIRST
-    while True:
-        try:
-            async with asyncio.timeout(patience * random.uniform(1 - JITTER, 1 + JITTER)):
-                return await loop.create_connection(make, host, port)
-        except TimeoutError:
-            patience *= LONGER
-        await asyncio.sleep(PAUSE * random.uniform(1 - JITTER, 1 + JITTER))
