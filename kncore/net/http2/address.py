@@ -87,6 +87,8 @@ class Http2Address:
     def roomy(self, connection: ClientConnection) -> None:
         """Give its places to those who wait."""
         waiting = self._waiting
+        if waiting and connection not in self._open and connection.limit:
+            return  # whoever dialled it has yet to hear of it, and may have given it up
         while waiting and connection.limit > len(connection.streams):
             self.reused += 1
             connection.start(waiting.popleft())
@@ -98,6 +100,8 @@ class Http2Address:
         if connection in self._open:
             self._open.remove(connection)
         self._leaving.add(connection)
+        if self._waiting:
+            self._dial()
 
     def lost(self, connection: ClientConnection) -> None:
         """It is gone."""
@@ -188,9 +192,9 @@ class Http2Address:
     def close(self) -> None:
         """Fail those that wait, close connections that carry nothing, and the others after their last exchange."""
         self._closed = True
+        waiting, self._waiting = self._waiting, deque()
         for connection in tuple(self._open):
             connection.retire()
-        waiting, self._waiting = self._waiting, deque()
         for exchange in waiting:
             exchange.upstream_failed(ConnectFailed(f"connect to {self.host}:{self.port}: closing"))
         self._plain.close()
