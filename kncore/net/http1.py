@@ -672,6 +672,8 @@ class ServerConnection(asyncio.Protocol):
         self.keep_alive = False
         if self._tail and not self._feeding:
             self._take_tail()
+        if self._ended and self._exchange is not None:
+            self._exchange.tunnel_end()  # it said so while the upstream made up its mind
 
     def end_tunnel(self) -> None:
         """The upstream's direction has ended."""

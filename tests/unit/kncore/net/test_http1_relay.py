@@ -440,6 +440,18 @@ async def test_tunnel_passes_each_direction_s_end_and_ends_with_the_upstream(rel
     assert relay.exchanges[0].done
 
 
+@pytest.mark.parametrize("early", [b"", b"ping"])
+async def test_tunnel_whose_client_ended_its_direction_before_it_was_one(relay: Relay, early: bytes) -> None:
+    relay.says(UPGRADE + early)
+    relay.connection.eof_received()
+    relay.up.answers(SWITCH)
+    assert relay.up.got.endswith(b"\r\n\r\n" + early)
+    assert relay.up.wire.eof
+    relay.up.answers(b"pong")
+    assert relay.answer.endswith(b"pong")
+    assert not relay.exchanges[0].done
+
+
 async def test_tunnel_whose_upstream_ends_first_ends_with_the_client(relay: Relay) -> None:
     relay.says(UPGRADE)
     relay.up.answers(SWITCH)
