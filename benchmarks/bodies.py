@@ -111,12 +111,12 @@ class _App(_End):
     def headed(self, head: bytes) -> None:
         if not self.transfer.upload:
             self.left = self.transfer.size
-            self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % self.left)
+            self.transport.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % self.left)
             self.give()
 
     def took(self) -> None:
         if self.transfer.upload and self.taken == self.transfer.size:
-            self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            self.transport.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
 
 
 class _Client(_End):
