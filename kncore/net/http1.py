@@ -29,13 +29,11 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
-import httptools
-
 from kncore.net.chunked import ChunkedReader, chunk
 from kncore.net.errors import BadMessage
 from kncore.net.exchange import Exchange
 from kncore.net.hangup import hung_up, readable
-from kncore.net.heads import DEFAULT_LIMITS, REASONS, SILENT, RequestHead, RequestLimits, read_request
+from kncore.net.heads import DEFAULT_LIMITS, REASONS, RequestHead, RequestLimits, read_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -297,7 +295,6 @@ class ServerConnection(asyncio.Protocol):
         self.peer_port = 0
         self._state = _HEAD
         self._exchange: ServerExchange | None = None
-        self._parser = httptools.HttpRequestParser(SILENT)
         self._partial: bytearray | None = None
         self._tail = b""
         self._tail_pos = 0
@@ -512,7 +509,7 @@ class ServerConnection(asyncio.Protocol):
                 return len(data)
             raw = data[pos:end]
             try:
-                self._head = head = read_request(raw, self._parser, self._limits.head)
+                self._head = head = read_request(raw, self._limits.head)
             except BadMessage as bad:
                 if raw == PREFACE_HEAD and self._head is _NO_HEAD:
                     self._leave(data[pos:], None)
@@ -524,9 +521,6 @@ class ServerConnection(asyncio.Protocol):
                 return len(data)
             self._same = raw if len(raw) <= SAME_LIMIT else b""
             self._blank = False
-            if head.length or b"proxy-connection" in head.fields:
-                # the old one waits for a body, or takes that field for the end of the connection
-                self._parser = httptools.HttpRequestParser(SILENT)
         length = head.length
         if not length:
             self._begin(head)

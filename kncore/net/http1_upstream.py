@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import httptools
@@ -70,7 +71,6 @@ class ClientConnection(asyncio.Protocol):
         """For the pool: loop time of the first visit that found it idle."""
         self._state = _IDLE
         self._exchange: Exchange | None = None
-        self._parser = httptools.HttpResponseParser(SILENT)
         self._partial: bytearray | None = None
         self._chunks: ChunkedReader | None = None
         self._left = 0
@@ -301,7 +301,7 @@ class ClientConnection(asyncio.Protocol):
         else:
             body = head.length
         if raw:
-            self._judge(data, raw, head, body)
+            self._judge(raw, head, body)
         if status < 200:
             self._interim(exchange, head, data[end:])
             return
@@ -343,21 +343,11 @@ class ClientConnection(asyncio.Protocol):
         if _QUICKACK is not None and sock is not None:
             sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
 
-    def _judge(self, data: bytes, raw: bytes, head: ResponseHead, body: int) -> None:
+    def _judge(self, raw: bytes, head: ResponseHead, body: int) -> None:
         """Have llhttp judge a new head, and keep it in case the next one is the same."""
         size = len(raw)
-        whole = len(data) == size + body
-        judged = data if whole and body > 0 else raw
-        try:
-            self._parser.feed_data(judged)
-        except httptools.HttpParserUpgrade:
-            self._parser = httptools.HttpResponseParser(SILENT)
-        except httptools.HttpParserError:
-            # it may be the parser's memory of the last head: to it, `Proxy-Connection: close` ends the connection
-            self._parser = httptools.HttpResponseParser(SILENT)
-            self._parser.feed_data(judged)
-        if not whole or head.chunked or (head.length > 0 and body == 0):
-            self._parser = httptools.HttpResponseParser(SILENT)  # the old one waits for a body
+        with suppress(httptools.HttpParserUpgrade):
+            httptools.HttpResponseParser(SILENT).feed_data(raw)
         self._head = head
         self._same = raw if size <= SAME_LIMIT and head.status >= 200 else b""
         self._whole = size + body if self._same and head.keep_alive and 0 <= body == head.length else -1

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-import httptools
 import pytest
 
 from activator.app import Proxy
@@ -16,7 +15,7 @@ from activator.tenants import Tenants
 from activator.wakes import Wakes
 from kncore.net.errors import ConnectFailed, UpstreamClosed
 from kncore.net.exchange import Exchange
-from kncore.net.heads import DEFAULT_LIMITS, SILENT, ResponseHead, read_request, read_response
+from kncore.net.heads import ResponseHead, read_request, read_response
 from kncore.testing import FakeClock
 from kncore.wire import decode_messages
 
@@ -25,7 +24,7 @@ class MemoryExchange(Exchange):
     """An exchange whose client is a test; `text` and `lines` are its answer."""
 
     def __init__(self, raw: bytes, peer: str = "192.0.2.7") -> None:
-        super().__init__(read_request(raw, httptools.HttpRequestParser(SILENT), DEFAULT_LIMITS), 0.0)
+        super().__init__(read_request(raw), 0.0)
         self.body_done = self.head.length == 0
         self.lines: list[bytes] = []
         self.text = b""
