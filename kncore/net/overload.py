@@ -297,38 +297,47 @@ class Turns:
         self._stalled = self._blocked is not None
         self._blocked = None
         self._count = 0
-        parties = self._parties
-        if not parties:
+        if not self._parties:
             self._round += 1
             self._rush = False
             return
-        now = self.now()
+        idle = 0
+        try:
+            idle = self._hand_out(self.now())
+        finally:  # a request with a bug must not stop everybody's rounds
+            self._round += 1
+            if idle:
+                self._blocked = self._loop.call_later(BLOCKED, self._turned)
+            else:
+                self._loop.call_soon(self._turned)
+
+    def _hand_out(self, now: float) -> int:
+        """Let a round's worth of turns go; returns how many parties at the end could not start anything, in a row."""
+        parties = self._parties
         limits = self._limits
         shared = now - self._met < MIXED_FOR
         left = limits.burst_shared if shared else limits.burst_alone
-        idle = 0  # parties in a row that could not start anything
+        idle = 0
         while left > 0 and idle < len(parties):
             party = parties.popleft()
-            count = min(left, len(party.queue))
-            if parties:
-                count = min(count, party.weight)
-            if shared:
-                count = min(count, self._room(party))
-            if count > 0:
-                self._start(party, count, now - limits.patience, shared=shared)
-                left -= count
-                idle = 0
-            elif party.queue:
-                idle += 1
-            if party.queue:
-                parties.append(party)
-            else:
-                party.listed = False
-        self._round += 1
-        if idle:
-            self._blocked = self._loop.call_later(BLOCKED, self._turned)
-        else:
-            self._loop.call_soon(self._turned)
+            try:
+                count = min(left, len(party.queue))
+                if parties:
+                    count = min(count, party.weight)
+                if shared:
+                    count = min(count, self._room(party))
+                if count > 0:
+                    self._start(party, count, now - limits.patience, shared=shared)
+                    left -= count
+                    idle = 0
+                elif party.queue:
+                    idle += 1
+            finally:
+                if party.queue:
+                    parties.append(party)
+                else:
+                    party.listed = False
+        return idle
 
     def _room(self, party: Party) -> int:
         """How many more a party may have under way; judges its window, once in a round."""

@@ -346,3 +346,18 @@ def test_who_need_not_be_remembered_passes_and_the_others_ask() -> None:
     proxy.loop.turn()
     assert proxy.log == [request.name]
     assert proxy.turns.passes(party, proxy.loop.now)
+
+
+def test_request_that_raises_costs_nobody_else_a_turn() -> None:
+    def fail() -> None:
+        raise LookupError
+
+    proxy, party = Proxy(burst_alone=10), Party()
+    names = [*range(40)]
+    for name in names:
+        proxy.send(party, name, fail if name == 25 else None)
+    with pytest.raises(LookupError):
+        proxy.settle()
+    proxy.settle()
+    assert proxy.log == names
+    assert proxy.turns.statistics().queued == 0
