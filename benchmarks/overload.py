@@ -36,7 +36,7 @@ async def measure(report: Report) -> None:
     """Take the samples and summarise them."""
     rounds = report.options.samples(full=3, quick=1)
     seconds = 4.0 if report.options.quick else 10.0
-    connections = 2000 if report.options.quick else 8000
+    connections = 500 if report.options.quick else 1000
     taken = [_round(seconds, connections) for _ in range(rounds)]
     ratio = statistics.median(over.goodput / peak.goodput for peak, over in taken)
     rows = {}
