@@ -420,13 +420,15 @@ class Door:
         assert self._loop is not None
         ready, clock = self._ready, perf_counter
         until = clock() + SLICE
-        while ready:
-            ready.popleft().step()
-            if clock() >= until:
-                break
-        self._scheduled = bool(ready)
-        if ready:
-            self._loop.call_soon(self._work)
+        try:
+            while ready:
+                ready.popleft().step()
+                if clock() >= until:
+                    break
+        finally:  # one that fails must not keep all others at the door
+            self._scheduled = bool(ready)
+            if ready:
+                self._loop.call_soon(self._work)
 
 
 class ServerStream(_Stream):

@@ -135,6 +135,27 @@ async def a_door(**limits: Any) -> Door:
     return door
 
 
+async def test_a_handshake_that_raises_keeps_nobody_at_the_door() -> None:
+    raised: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: raised.append(context["exception"]))
+    contexts: list[ssl.SSLContext] = []
+
+    def context() -> ssl.SSLContext:
+        if not contexts:
+            raise LookupError
+        return contexts[0]
+
+    door = Door(context, Codec, ticker=Ticker())  # type: ignore[arg-type]
+    door.open()
+    first, second = Client(door), Client(door)
+    first.stream.data_received(first.hello())
+    await asyncio.sleep(0)
+    contexts.append(CONTEXT)
+    await second.shake()
+    assert second.codec.agreed == "http/1.1"
+    assert [type(exc) for exc in raised] == [LookupError]
+
+
 async def test_a_codec_is_made_when_the_protocol_is_agreed_upon() -> None:
     client = Client(await a_door())
     with pytest.raises(AssertionError):
