@@ -178,6 +178,7 @@ class Turns:
 
     __slots__ = (
         "_blocked",
+        "_burst",
         "_count",
         "_deferred",
         "_last",
@@ -199,6 +200,7 @@ class Turns:
         self.now = loop.time
         self._loop = loop
         self._limits = limits or Limits()
+        self._burst = self._limits.burst_alone
         self._last: Party | None = None
         self._met = float("-inf")  # when two parties last followed each other
         self._moment = 0.0
@@ -221,6 +223,10 @@ class Turns:
                 self._met = now
             self._last = party
         if self._rush:
+            if party.started_in == self._round and party.started < self._burst and not party.queue:
+                if now - self._met >= MIXED_FOR:  # alone, and this round is not long yet: the usual case
+                    party.started += 1
+                    return True
             return self._in_rush(turn, party, now)
         if now - self._moment >= MOMENT:
             self._moment = now
