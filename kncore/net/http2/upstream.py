@@ -298,7 +298,7 @@ class ClientConnection(asyncio.Protocol):
         head = exchange.head
         sent = head.sent
         add, authority, drop = exchange.add, exchange.authority, exchange.drop
-        timeout = None if head.repeated or head.named else head.fields.get(TIMEOUT)
+        timeout = None if head.repeated or head.named or TIMEOUT in drop else head.fields.get(TIMEOUT)
         block: bytes
         if sent is not None and sent[1] == add and sent[2] == authority and sent[3] is drop and sent[4] is self._scheme:
             block = sent[0]

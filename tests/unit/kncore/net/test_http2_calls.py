@@ -1,12 +1,16 @@
 """Heads that differ in nothing but the time their client still waits."""
 
+from typing import Any, cast
+
 import hpack
 import pytest
 
+from kncore.net.exchange import Exchange
 from kncore.net.heads import RequestHead
 from kncore.net.http2 import headers
 from kncore.net.http2.compression import Decoder, Field
 from kncore.net.http2.frames import StreamFault
+from kncore.net.http2.upstream import ClientConnection
 
 Pairs = list[tuple[str, str]]
 
@@ -81,3 +85,17 @@ def test_what_is_kept_is_bounded() -> None:
     for number in range(1000):
         headers.read_call(within("1S", [*CALL, ("x", str(number))]), known)
     assert len(known) <= 64
+
+
+@pytest.mark.parametrize("drop", [frozenset[bytes](), frozenset({b"grpc-timeout"})])
+def test_a_timeout_that_a_route_replaces_is_not_passed_on(drop: frozenset[bytes]) -> None:
+    known: dict[tuple[bytes, ...], RequestHead] = {}
+    near = ClientConnection(cast("Any", None))
+    add = (b"Grpc-Timeout: 5S",) if drop else ()
+    for timeout in ("1S", "2S", "3S"):
+        exchange = Exchange(headers.read_call(within(timeout), known), 0.0)
+        exchange.add, exchange.drop, exchange.authority = add, drop, b"h"
+        told = [
+            field.value for field in Decoder().decode(near._request_block(exchange)) if field.name == b"grpc-timeout"
+        ]
+        assert told == [b"5S" if drop else timeout.encode()]
