@@ -122,7 +122,11 @@ async def test_autobahn() -> None:
             results = await kosoku.run_fuzzingclient(f"127.0.0.1:{port}", None, ["9.*", "12.*", "13.*"], concurrency=8)
         except kosoku.FailureError as failed:
             results = failed.results
-        return {result.case_id: (result.behavior.value, result.behavior_close.value) for result in results}
+        # which of two acceptable endings a case has is a matter of timing
+        return {
+            result.case_id: (result.behavior.value.replace("NON-STRICT", "OK"), result.behavior_close.value)
+            for result in results
+        }
 
     async with an_echo() as port, chain(port) as proxies:
         alone = await run(port)
