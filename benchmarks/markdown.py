@@ -16,6 +16,15 @@ def title(made: Mapping[str, Any]) -> str:
     return f"{made['at'][:10]}, {made['machine']['processor']}, one processor per proxy, commit {versions['commit']}"
 
 
+def _parts(made: Mapping[str, Any]) -> str:
+    """When and at which commit each part was measured, and how busy others kept the machine."""
+    lines = ["| part | commit | took, s | others used of the machine before |", "|---|---|--:|--:|"]
+    for name, part in made["parts"].items():
+        busy = (part["others"] or {}).get("busy_before", 0.0)
+        lines.append(f"| {name} | {part['commit']} | {part['took_seconds'] or 0:.0f} | {busy:.0%} |")
+    return "\n".join(lines)
+
+
 def tables(made: Mapping[str, Any]) -> str:
     """Goals with what was reached, then the figures beside every peer, then pass lines, then what was left out."""
     rows: Sequence[Mapping[str, Any]] = made["rows"]
@@ -43,6 +52,7 @@ def tables(made: Mapping[str, Any]) -> str:
         for why in whys
     ]
     left += [f"- {name}: {why}" for name, why in made["failed"].items()]
+    parts.append("### When\n\n" + _parts(made))
     if left:
         parts.append("### Not measured\n\n" + "\n".join(left))
     return "\n\n".join(parts) + "\n"

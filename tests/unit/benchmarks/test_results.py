@@ -32,7 +32,16 @@ ROWS = [
 
 
 def part(rows: list[dict[str, Any]], left_out: dict[str, list[str]] | None = None) -> dict[str, Any]:
-    return {"rows": rows, "left_out": left_out or {}, "summary": {}, "samples": {"x": [1]}, "others": {}}
+    return {
+        "at": "1970-01-01T00:00:00+00:00",
+        "took_seconds": 1.5,
+        "machine": {"commit": "abc"},
+        "rows": rows,
+        "left_out": left_out or {},
+        "summary": {},
+        "samples": {"x": [1]},
+        "others": {"busy_before": 0.25},
+    }
 
 
 @pytest.fixture
@@ -52,6 +61,16 @@ def test_a_document_holds_the_rows_of_all_parts_and_what_failed(made: dict[str, 
     assert orjson.loads(orjson.dumps(made))["at"] == "1970-01-01T00:00:00Z"
 
 
+def test_parts_can_be_renewed_one_by_one(made: dict[str, Any]) -> None:
+    parts = everything.parts_of(made)
+    assert everything.document(parts, {}, begun=0.0, took=1.0)["rows"] == made["rows"]
+    parts["peers"] = part(ROWS[:1])
+    again = everything.document(parts, {}, begun=0.0, took=1.0)
+    assert [row["metric"] for row in again["rows"]] == ["requests/s", "p95 ms"]
+    assert again["left_out"] == {}
+    assert again["parts"]["dataplane-probe"]["commit"] == "abc"
+
+
 def test_tables_say_what_is_met_and_what_is_missed(made: dict[str, Any]) -> None:
     text = markdown.tables(made)
     assert "### Goals: 1 of 2 met" in text
@@ -63,6 +82,7 @@ def test_tables_say_what_is_met_and_what_is_missed(made: dict[str, Any]) -> None
     assert "| dataplane-probe/activator | p95 ms | <= 110 | 120 | **failed** |" in text
     assert "- peers, nginx: h2c-get: no answer\n" in text
     assert "- attacks: exit code 1" in text
+    assert "| dataplane-probe | abc | 2 | 25% |" in text
 
 
 def test_tables_show_what_features_cost_and_what_bystanders_notice(made: dict[str, Any]) -> None:
