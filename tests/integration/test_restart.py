@@ -35,6 +35,8 @@ HOST = b"hello.default.example.com"
 GET = b"GET / HTTP/1.1\r\nHost: %b\r\n\r\n" % HOST
 POST = b"POST / HTTP/1.1\r\nHost: %b\r\nContent-Length: 5\r\n\r\nhello" % HOST
 CONNECTIONS = 64
+POD = f"127.78.{os.getpid() >> 8 & 255}.{os.getpid() % 250 + 2}"
+"""An address of its own for each process that runs tests: pods all listen on one port."""
 
 
 async def until(condition: Callable[[], object], within: float = 20.0) -> None:
@@ -219,8 +221,8 @@ async def activators(tmp_path: Path) -> AsyncIterator[Activators]:
     client = HttpClient.from_kubeconfig(str(tmp_path / "kubeconfig"))
     made = Activators(tmp_path)
     try:
-        async with await asyncio.start_server(serve_pod, "127.77.3.2", 8012):
-            for resource, obj in objects("127.77.3.2"):
+        async with await asyncio.start_server(serve_pod, POD, 8012):
+            for resource, obj in objects(POD):
                 await client.create(resource, obj)
             yield made
     finally:
