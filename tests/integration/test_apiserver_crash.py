@@ -121,14 +121,16 @@ async def test_whatever_was_acknowledged_survives_kill_9(tmp_path: Path) -> None
         async with running(tmp_path) as server, server.session() as http:
             known.clear()
             deleted.clear()
+            enough = len(versions) + 30
             async with http.delete(CONFIG_MAPS) as answer:
                 assert answer.status == 200
             async with asyncio.TaskGroup() as group:
                 for number in range(8):
                     group.create_task(writer(http, number))
-                await asyncio.sleep(0.4)
+                await asyncio.sleep(0.2)
+                while len(versions) < enough:  # on a busy machine that takes its time
+                    await asyncio.sleep(0.01)
                 server.kill()
-        assert len(versions) > 50
         async with running(tmp_path) as server, server.session() as http:
             async with http.get(CONFIG_MAPS) as answer:
                 stored = {one["metadata"]["name"]: one for one in (await answer.json())["items"]}
