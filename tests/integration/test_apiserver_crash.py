@@ -95,6 +95,8 @@ async def test_whatever_was_acknowledged_survives_kill_9(tmp_path: Path) -> None
     known: dict[str, tuple[str, str]] = {}  # name -> value and version acknowledged
     deleted: set[str] = set()
     versions: list[int] = []
+    enough = 0
+    written = asyncio.Event()
 
     async def writer(http: aiohttp.ClientSession, number: int) -> None:
         count = 0
@@ -116,20 +118,22 @@ async def test_whatever_was_acknowledged_survives_kill_9(tmp_path: Path) -> None
                     assert answer.status in (200, 201), made
                 known[name] = (str(count), made["metadata"]["resourceVersion"])
                 versions.append(int(made["metadata"]["resourceVersion"]))
+                if len(versions) >= enough:
+                    written.set()
 
     for _ in range(3):
         async with running(tmp_path) as server, server.session() as http:
             known.clear()
             deleted.clear()
             enough = len(versions) + 30
+            written.clear()
             async with http.delete(CONFIG_MAPS) as answer:
                 assert answer.status == 200
             async with asyncio.TaskGroup() as group:
                 for number in range(8):
                     group.create_task(writer(http, number))
                 await asyncio.sleep(0.2)
-                while len(versions) < enough:  # on a busy machine that takes its time
-                    await asyncio.sleep(0.01)
+                await written.wait()  # on a busy machine that takes its time
                 server.kill()
         async with running(tmp_path) as server, server.session() as http:
             async with http.get(CONFIG_MAPS) as answer:
