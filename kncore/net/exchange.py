@@ -398,11 +398,17 @@ class Exchange:
             return
         self.done = True
         hooks, self._hooks = self._hooks, ()
+        bug: Exception | None = None
         for hook in reversed(hooks):
-            hook(self)
+            try:
+                hook(self)
+            except Exception as exc:  # others give back places and counts: a bug in one must not keep those for ever
+                bug = bug or exc
         # Hooks are methods of objects that know us. Left in place, each request would be a cycle for the collector to
         # find, a hundred thousand requests later and in cold memory (in an activator: 20 MB).
         self._on_failure = self._on_answer = self._on_carry = None
+        if bug is not None:
+            raise bug
 
     # for upstream codecs --------------------------------------------------------------------------------------------
     def carry(self, carrier: Carrier, *, keep: bool = False) -> list[bytes]:

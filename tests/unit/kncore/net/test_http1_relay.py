@@ -1032,6 +1032,25 @@ async def test_hooks_run_once_in_reverse_order_with_the_final_state(make_relay: 
     assert ran == [("second", 200, 5), ("first", 200, 5)]
 
 
+async def test_a_hook_that_raises_keeps_no_other_from_running(make_relay: Callable[..., Relay]) -> None:
+    """The other one gives back a place; the bug is still seen."""
+    ran: list[int] = []
+
+    def bug(_: Exchange) -> None:
+        raise RuntimeError("bug")
+
+    def handler(exchange: Exchange) -> None:
+        exchange.on_done(lambda ended: ran.append(ended.status))
+        exchange.on_done(bug)
+        exchange.forward(relay)
+
+    relay = make_relay(handler)
+    relay.says(GET)
+    with pytest.raises(RuntimeError, match="bug"):
+        relay.up.answers(OK)
+    assert ran == [200]
+
+
 async def test_connection_is_free_before_the_hooks_run(make_relay: Callable[..., Relay]) -> None:
     """Whoever waits for a place takes the connection that was just given back, not a new one."""
     free: list[bool] = []
