@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import math
 from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -236,7 +237,7 @@ class Server:
         if now < self._looked + FULL:
             return False
         spare = [
-            (since or now, id(connection), connection)
+            (since or math.inf, id(connection), connection)  # not seen idle yet: it has just been used
             for connection in self._connections
             if (since := connection.idle_since) is not None and connection is not newcomer
         ]
