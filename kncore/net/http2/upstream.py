@@ -33,7 +33,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
 
 from kncore.net.errors import UpstreamClosed, UpstreamError, UpstreamGarbage
 from kncore.net.headers import options, value_of
@@ -77,12 +77,15 @@ from kncore.net.http2.frames import (
 from kncore.net.http2.headers import TIMEOUT, read_response, read_trailers, request_block, trailer_block
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from kncore.net.exchange import Exchange
     from kncore.net.heads import ResponseHead
+    from kncore.net.http2.compression import Field
 
 __all__ = ["ClientConnection", "Home"]
+
+T = TypeVar("T")
 
 STREAM_WINDOW: Final = 256 * 1024
 """Bytes of an answer that may be on their way to a client that does not take them."""
@@ -723,40 +726,31 @@ class ClientConnection(asyncio.Protocol):
     def _head(self, stream: _Stream, block: bytes) -> ResponseHead | None:
         """The head in a block; None if that was the end of the stream."""
         head = self._heads.get(block)
-        if head is None:
-            before = self._decoder.generation
-            try:
-                head = read_response(self._decoder.decode(block))
-            except TooLarge:
-                self._unless_changed(before)
-                self._stream_fault(stream, Code.CANCEL, "header fields too large")
-                return None
-            except StreamFault as fault:
-                self._unless_changed(before)
-                self._stream_fault(stream, fault.code, fault.reason)
-                return None
-            if self._unless_changed(before):
-                self._heads[block] = head
-        return head
+        return self._read(stream, block, self._heads, read_response, "header fields") if head is None else head
 
     def _trailer_lines(self, stream: _Stream, block: bytes) -> list[bytes] | None:
         """The trailers in a block; None if that was the end of the stream."""
         lines = self._trailers.get(block)
-        if lines is None:
-            before = self._decoder.generation
-            try:
-                lines = read_trailers(self._decoder.decode(block))
-            except TooLarge:
-                self._unless_changed(before)
-                self._stream_fault(stream, Code.CANCEL, "trailers too large")
-                return None
-            except StreamFault as fault:
-                self._unless_changed(before)
-                self._stream_fault(stream, fault.code, fault.reason)
-                return None
-            if self._unless_changed(before):
-                self._trailers[block] = lines
-        return lines
+        return self._read(stream, block, self._trailers, read_trailers, "trailers") if lines is None else lines
+
+    def _read(
+        self, stream: _Stream, block: bytes, known: dict[bytes, T], read: Callable[[list[Field]], T], what: str
+    ) -> T | None:
+        """Decode a block that is not known, and remember it if that may be."""
+        before = self._decoder.generation
+        try:
+            found = read(self._decoder.decode(block))
+        except TooLarge:
+            self._unless_changed(before)
+            self._stream_fault(stream, Code.CANCEL, f"{what} too large")
+            return None
+        except StreamFault as fault:
+            self._unless_changed(before)
+            self._stream_fault(stream, fault.code, fault.reason)
+            return None
+        if self._unless_changed(before):
+            known[block] = found
+        return found
 
     def _interim(self, stream: _Stream, head: ResponseHead) -> None:
         stream.interims += 1
