@@ -6,27 +6,19 @@ every millisecond, the way the platform's probes do. What a cold start takes bey
 
 import contextlib
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.client import POLL, ask, poll_health
+from benchmarks.ports import free_port
 from torpor.embedded.images import Image
 
-__all__ = ["HELLO", "control", "free_port", "start_many", "start_once"]
+__all__ = ["HELLO", "control", "start_many", "start_once"]
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 HELLO = Image(match="hello", directory=EXAMPLES / "hello" / "app", command=("python", "app.py"))
-
-
-def free_port() -> int:
-    """A port nobody listens on now; nothing keeps others from taking it, but on an idle machine nobody does."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def start_once() -> float:

@@ -26,7 +26,7 @@ from typing import Any, cast
 
 import uvloop
 
-from benchmarks.bare import free_port
+from benchmarks.ports import free_port
 from benchmarks.procfs import cpu_seconds, memory, pin
 from benchmarks.samples import percentile
 

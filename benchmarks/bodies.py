@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import cast
 
-from benchmarks.bare import free_port
+from benchmarks.ports import free_port
 from benchmarks.procfs import memory
 from benchmarks.report import Report
 from benchmarks.samples import table

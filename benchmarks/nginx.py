@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.bare import free_port
 from benchmarks.client import ask
+from benchmarks.ports import free_port
 
 __all__ = ["NoNginx", "configuration", "program", "proxy"]
 

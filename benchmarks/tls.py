@@ -27,7 +27,8 @@ from cryptography.x509.oid import NameOID
 
 from benchmarks import nginx
 from benchmarks.load import wrk
-from benchmarks.peers.process import Running, free_ports, process
+from benchmarks.peers.process import Running, process
+from benchmarks.ports import free_ports
 from benchmarks.procfs import cpu_seconds, memory
 from benchmarks.report import Report
 from benchmarks.samples import table

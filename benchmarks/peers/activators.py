@@ -10,8 +10,9 @@ from contextlib import AbstractContextManager
 
 from benchmarks.peers import programs
 from benchmarks.peers.cluster import HTTP1, HTTP2, SYSTEM, Cluster, host
-from benchmarks.peers.process import Address, Running, answers, free_ports, process
+from benchmarks.peers.process import Address, Running, answers, process
 from benchmarks.peers.sidecars import GO
+from benchmarks.ports import free_ports
 
 __all__ = ["ORIGINAL", "OURS", "activators"]
 

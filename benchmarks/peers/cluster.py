@@ -21,7 +21,8 @@ import yaml
 
 from benchmarks.peers import programs
 from benchmarks.peers.isolation import AUTOSCALER
-from benchmarks.peers.process import Address, free_ports, process
+from benchmarks.peers.process import Address, process
+from benchmarks.ports import free_ports
 
 __all__ = ["HTTP1", "HTTP2", "SYSTEM", "Cluster", "cluster", "host"]
 

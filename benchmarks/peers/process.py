@@ -4,7 +4,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -16,7 +15,7 @@ from benchmarks.client import ask
 from benchmarks.procfs import pin
 from kncore.runtime import set_parent_death_signal
 
-__all__ = ["NotStarted", "Running", "answers", "die_with_parent", "free_ports", "process", "program"]
+__all__ = ["NotStarted", "Running", "answers", "die_with_parent", "process", "program"]
 
 READY_WITHIN = 30.0
 ROOT = Path(__file__).parents[2]
@@ -117,15 +116,6 @@ def _end(started: subprocess.Popen[bytes]) -> None:
     """At once: nothing here has anything to finish, and the original drains for half a minute."""
     started.send_signal(signal.SIGKILL)
     started.wait(10)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on now, all different."""
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
 
 
 def program(name: str, package: str) -> str:

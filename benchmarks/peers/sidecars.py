@@ -16,7 +16,8 @@ from pathlib import Path
 
 from benchmarks import nginx
 from benchmarks.peers import programs
-from benchmarks.peers.process import Address, Running, free_ports, process
+from benchmarks.peers.process import Address, Running, process
+from benchmarks.ports import free_ports
 
 __all__ = ["GO", "OURS", "PROXIES", "backend", "original", "ours"]
 

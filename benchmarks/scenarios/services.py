@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bare import free_port
 from benchmarks.client import poll_health
 from benchmarks.platform import Platform
+from benchmarks.ports import free_port
 from kncore.api import meta
 
 __all__ = ["IMAGE", "bare", "queue_proxies", "settle", "target", "work"]

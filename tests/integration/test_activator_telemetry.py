@@ -16,11 +16,11 @@ from activator import telemetry as subject
 from activator.observability import wants_anything
 from activator.telemetry import Telemetry
 from activator.tenants import Tenants
+from benchmarks.ports import free_ports
 from kncore.config.observability import Observability
 from kncore.net import requestlog
 from kncore.net.ticker import Ticker
 from tests.integration.test_activator import GET, Activator, Pod, an_activator, until
-from tests.integration.test_queueproxy import free_ports
 from tests.integration.test_queueproxy_telemetry import curl
 from tests.otlp import Collector
 

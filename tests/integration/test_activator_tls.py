@@ -4,7 +4,6 @@ import asyncio
 import base64
 import os
 import shutil
-import socket
 import ssl
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.ports import free_ports
 from kncore.api.resources import CONFIG_MAPS, ENDPOINT_SLICES, INGRESSES, NAMESPACES, REVISIONS, SECRETS
 from kncore.kube.client import Patch
 from kncore.kube.cluster import HttpClient
@@ -131,17 +131,6 @@ class Pod:
             pass
         finally:
             writer.close()
-
-
-def free_ports(count: int) -> list[int]:
-    holders = [socket.socket() for _ in range(count)]
-    try:
-        for holder in holders:
-            holder.bind(("127.0.0.1", 0))
-        return [holder.getsockname()[1] for holder in holders]
-    finally:
-        for holder in holders:
-            holder.close()
 
 
 async def until(condition: Callable[[], object]) -> None:

@@ -20,9 +20,9 @@ from typing import Final
 import h11
 import pytest
 
+from benchmarks.ports import free_ports
 from kncore.testing.upstream import Connection, ScriptedUpstream
 from tests.integration.test_http1_proxy import proxying
-from tests.integration.test_queueproxy import free_ports
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 SEED: Final = 4

@@ -1,10 +1,9 @@
 """The informer and the embedded API server through restarts: what a `kill -9` of the control process looks like."""
 
 import asyncio
-import contextlib
-import socket
 from pathlib import Path
 
+from benchmarks.ports import free_port
 from kncore.api.resources import CONFIG_MAPS, DEPLOYMENTS
 from kncore.kube.client import Key, Obj, Patch
 from kncore.kube.cluster import HttpClient
@@ -14,13 +13,6 @@ from torpor.embedded.apiserver.server import ApiServer
 
 def config(name: str, value: str) -> Obj:
     return {"metadata": {"name": name, "namespace": "default"}, "data": {"v": value}}
-
-
-def free_port() -> int:
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def test_an_informer_lives_through_restarts_of_the_server(tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ import uvicorn
 import waitress
 from aiohttp import web
 
+from benchmarks.ports import free_ports
 from kncore.testing.rawclient import RawClient
 from tests.integration.test_http1_proxy import proxying
-from tests.integration.test_queueproxy import free_ports
 from tests.smuggling import REQUESTS
 
 CANARY = b"GET /canary HTTP/1.1\r\nHost: h\r\n\r\n"

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 from aiohttp import WSMsgType, web
 
+from benchmarks.ports import free_ports
 from kncore.testing.rawclient import RawClient
 from kncore.testing.upstream import Connection, ScriptedUpstream, ok
 from kncore.wire import Stat, decode_messages, decode_stat
@@ -31,18 +31,6 @@ PORTS = (
 )
 IDLE_RSS_KIB = 27 * 1024
 """Measured 25.7 MB with CPython 3.11, of which 11 MB are shared library pages; the rest is for other builds."""
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on at the moment."""
-    holders = [socket.socket() for _ in range(count)]
-    try:
-        for holder in holders:
-            holder.bind(("127.0.0.1", 0))
-        return [holder.getsockname()[1] for holder in holders]
-    finally:
-        for holder in holders:
-            holder.close()
 
 
 class Sidecar:

@@ -11,10 +11,11 @@ import h2.connection
 import h2.events
 import pytest
 
+from benchmarks.ports import free_ports
 from kncore.net import probe
 from kncore.testing.upstream import Connection, ScriptedUpstream, ok
 from tests.integration.test_http1_probes import answering, grpc_server, soon
-from tests.integration.test_queueproxy import PROBE, free_ports, sidecar
+from tests.integration.test_queueproxy import PROBE, sidecar
 
 KUBELET = PROBE
 ACTIVATOR = PROBE.replace(b"kube-probe/1.30", b"Knative-Activator-Probe")

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from benchmarks.ports import free_ports
 from kncore.net import introspect
 from kncore.testing.upstream import Connection, ScriptedUpstream, ok
 from queueproxy.telemetry import METRICS
-from tests.integration.test_queueproxy import GET, PROBE, Sidecar, free_ports, sidecar
+from tests.integration.test_queueproxy import GET, PROBE, Sidecar, sidecar
 from tests.otlp import Collector
 
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"

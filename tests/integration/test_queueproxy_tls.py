@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.ports import free_ports
 from kncore.testing.rawclient import RawClient
 from kncore.testing.upstream import Connection, ScriptedUpstream, ok
 from tests import certificates
@@ -21,17 +21,6 @@ ROOT = Path(__file__).parents[2]
 NAME = "data-plane.knative.dev"
 GET = b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n"
 OURS = certificates.issue("kn-user-ns", NAME)
-
-
-def free_ports(count: int) -> list[int]:
-    holders = [socket.socket() for _ in range(count)]
-    try:
-        for holder in holders:
-            holder.bind(("127.0.0.1", 0))
-        return [holder.getsockname()[1] for holder in holders]
-    finally:
-        for holder in holders:
-            holder.close()
 
 
 class Sidecar:

@@ -4,7 +4,6 @@ import contextlib
 import http.client
 import os
 import signal
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import torpor.serve
+from benchmarks.ports import free_port
 
 SERVE = torpor.serve.__file__
 
@@ -65,9 +65,7 @@ class Server:
     """One started program; `ask` is http.client, which we did not write."""
 
     def __init__(self, directory: Path, *arguments: str, **environment: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         base = {"PATH": os.environ["PATH"], "PORT": str(self.port), "PYTHONUNBUFFERED": "1"}
         self.process = subprocess.Popen(
             [sys.executable, "-P", SERVE, *arguments],
