@@ -89,7 +89,8 @@ async def test_a_dead_leader_is_replaced_after_the_lease_duration(client: Memory
         assert two.holds(BUCKET)
     (gain, loss) = changes
     assert gain[:2] == (BUCKET, True)
-    assert 40.0 < gain[2] - died < 60.0 + 22.0 + 1.0
+    # the last renewal may be seen one look (10 to 22 s) late, and its end again one look late
+    assert 40.0 < gain[2] - died < 60.0 + 2 * 22.0 + 1.0
     assert loss[:2] == (BUCKET, False)
     assert spec(client)["leaseTransitions"] == 1
 
