@@ -76,7 +76,6 @@ async def test_bystander_is_served_during_a_connection_flood() -> None:
                 with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
                     async with await RawClient.connect(proxy.port) as new:
                         served += (await new.ask(GET)).status == 200
-        assert proxy.server.statistics().connections <= LIMITS.connections * 1.5
         assert proxy.server.statistics().evicted > 0
 
 
