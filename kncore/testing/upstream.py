@@ -151,7 +151,7 @@ class ScriptedUpstream:
         self.accepted += 1
         try:
             await self.script(connection)
-            writer.close()
+            connection.close()
             await writer.wait_closed()  # an app that ends does not take back what it has said
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass  # the other side left, or the test is over
