@@ -239,7 +239,9 @@ class Server:
         spare = [
             (since or math.inf, id(connection), connection)  # not seen idle yet: it has just been used
             for connection in self._connections
-            if (since := connection.idle_since) is not None and connection is not newcomer
+            if (since := connection.idle_since) is not None
+            and connection is not newcomer
+            and not connection.transport.is_closing()  # closed in this turn, for the newcomer before this one
         ]
         if not spare:
             self._looked = now

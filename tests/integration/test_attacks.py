@@ -76,6 +76,10 @@ async def test_bystander_is_served_during_a_connection_flood() -> None:
                 with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
                     async with await RawClient.connect(proxy.port) as new:
                         served += (await new.ask(GET)).status == 200
+        open_now = [one for one in proxy.server._connections if not one.transport.is_closing()]
+        assert len(open_now) <= LIMITS.connections
+        # those that were closed in this turn of the loop are counted until the next
+        await settle(lambda: proxy.server.statistics().connections <= LIMITS.connections)
         assert proxy.server.statistics().evicted > 0
 
 
